@@ -1,0 +1,48 @@
+package wire
+
+import "time"
+
+// Action is what the proxy does with a message. The zero value lets it pass.
+type Action struct {
+	Kind ActionKind
+	// Until is read by Hold: the stream waits, without holding up any other,
+	// until an Action arrives here and is then applied. A closed channel passes.
+	Until <-chan Action
+	// For is how long Delay holds the stream back.
+	For time.Duration
+	// SQLState is the code that Fail raises; 40001 when empty.
+	SQLState string
+}
+
+// ActionKind is the kind of an [Action]. Each but Pass, Hold, Delay and
+// Duplicate is a fault that strikes before the message is forwarded.
+type ActionKind string
+
+// The kinds of action.
+const (
+	Pass  ActionKind = ""
+	Hold  ActionKind = "hold"
+	Delay ActionKind = "delay"
+	// Freeze stops the whole lane: neither this message nor any later one of
+	// this process passes, either way. It is the wire's half of a kill: what had
+	// passed before is a consistent prefix over both servers.
+	Freeze ActionKind = "freeze"
+	// Cut breaks this connection, both ways; the process lives and sees a reset.
+	// Towards the server what was forwarded before is delivered first.
+	Cut ActionKind = "cut"
+	// Blackhole swallows this message and all later ones of this stream (this
+	// direction of this connection), silently. The connection stays open.
+	Blackhole ActionKind = "blackhole"
+	// Nack applies to a basic.publish on a channel with confirms: the message
+	// goes nowhere and the client is told basic.nack for it. Elsewhere it passes.
+	Nack ActionKind = "nack"
+	// Fail applies to a PostgreSQL Query or Execute: the server raises an error
+	// with SQLState in its place. Elsewhere it passes.
+	Fail ActionKind = "fail"
+	// Shutdown tells the client that the server goes away (FATAL 57P01, or
+	// connection.close 320), then cuts the connection.
+	Shutdown ActionKind = "shutdown"
+	// Duplicate applies to a basic.publish: it passes, and Config.Twin is called
+	// with a copy for the caller to publish on a connection of its own.
+	Duplicate ActionKind = "duplicate"
+)
