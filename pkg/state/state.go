@@ -7,10 +7,10 @@
 package state
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,22 +84,25 @@ func LoadServers() (Servers, error) {
 		if pg == "" || mq == "" {
 			return Servers{}, fmt.Errorf("state: %s and %s go together: set both or neither", PostgresEnv, AMQPEnv)
 		}
-		return Servers{Postgres: pg, AMQP: mq, Management: os.Getenv(ManagementEnv), Kind: "environment"}, nil
+		management := os.Getenv(ManagementEnv)
+		if management == "" {
+			management = defaultManagement(mq)
+		}
+		return Servers{Postgres: pg, AMQP: mq, Management: management, Kind: "environment"}, nil
 	}
 	dir, err := Dir()
 	if err != nil {
 		return Servers{}, err
 	}
-	b, err := os.ReadFile(filepath.Join(dir, "servers.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return Servers{}, ErrNoServers
+	return LoadServersFile(dir)
+}
+
+// defaultManagement guesses the management API's address from the broker's:
+// the same host and user, and the port it has when nobody chose another.
+func defaultManagement(amqp string) string {
+	u, err := url.Parse(amqp)
+	if err != nil || u.Hostname() == "" {
+		return ""
 	}
-	if err != nil {
-		return Servers{}, fmt.Errorf("state: %w", err)
-	}
-	var s Servers
-	if err := json.Unmarshal(b, &s); err != nil {
-		return Servers{}, fmt.Errorf("state: %s is damaged (%w): run `crashcourse down`, then `crashcourse up`", filepath.Join(dir, "servers.json"), err)
-	}
-	return s, nil
+	return (&url.URL{Scheme: "http", User: u.User, Host: net.JoinHostPort(u.Hostname(), "15672")}).String()
 }
