@@ -107,7 +107,7 @@ Begin with "crashcourse lab".`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s: %w", cmd.CommandPath(), err)
 	})
-	root.AddCommand(newUp(), newDown())
+	root.AddCommand(newLab(), newUp(), newDown(), newKernel(), newCheck(), newVerify(), newReplay())
 	return root
 }
 

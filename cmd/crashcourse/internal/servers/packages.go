@@ -40,6 +40,14 @@ func InstallPackages(ctx context.Context, opt Options, packages ...string) error
 	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 {
 		return nil
 	}
+	// One at a time on this machine: the policy below is the machine's.
+	one, err := lockFile(ctx, "/run/lock/crashcourse-packages.lock", true, func() {
+		opt.Log.Say("packages", "another installation is under way: waiting for it")
+	})
+	if err != nil {
+		return err
+	}
+	defer one.release()
 	names := strings.Join(packages, " ")
 	step := opt.Log.Begin("packages", "installing Debian packages, as we are root and they are missing: %s", names)
 	restore, err := forbidServices()

@@ -1,0 +1,132 @@
+package jupyter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"crashcourse/pkg/state"
+)
+
+// spec is a kernel.json.
+type spec struct {
+	Argv          []string          `json:"argv"`
+	DisplayName   string            `json:"display_name"`
+	Language      string            `json:"language"`
+	InterruptMode string            `json:"interrupt_mode"`
+	Env           map[string]string `json:"env"`
+	Metadata      map[string]any    `json:"metadata"`
+}
+
+// kernelDir is the folder of the kernelspec.
+func (o Options) kernelDir() string { return o.path("jupyter", "data", "kernels", KernelName) }
+
+func kernelSpec(opt Options) spec {
+	return spec{
+		Argv:          []string{opt.path("bin", "crashcourse"), "kernel", "{connection_file}"},
+		DisplayName:   "Go (Crash Course)",
+		Language:      "go",
+		InterruptMode: "signal",
+		Env:           map[string]string{state.RootEnv: opt.Root, state.DirEnv: opt.State},
+		Metadata:      map[string]any{"debugger": false},
+	}
+}
+
+// Exec turns this process into the GoNB kernel for one notebook. It returns
+// only when that fails. The kernel's temporary folder carries the process id,
+// so that one which a killed kernel left behind is known and swept.
+func Exec(ctx context.Context, opt Options, connectionFile string) error {
+	goroot, _, err := findGo(ctx, opt)
+	if err != nil {
+		return err
+	}
+	gonb := opt.path("bin", "gonb")
+	if _, err := os.Stat(gonb); err != nil {
+		return fmt.Errorf("jupyter: the Go kernel is not built: run `crashcourse lab` (%w)", err)
+	}
+	sweep(opt)
+	tmp := opt.path("tmp", "kernel-"+strconv.Itoa(os.Getpid()))
+	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o700)); err != nil {
+		return fmt.Errorf("jupyter: %w", err)
+	}
+	env := cellEnv(setEnv(os.Environ(), map[string]string{
+		"PATH":              strings.Join([]string{opt.path("bin"), filepath.Join(goroot, "bin"), os.Getenv("PATH")}, string(os.PathListSeparator)),
+		"TMPDIR":            tmp,
+		state.RootEnv:       opt.Root,
+		state.DirEnv:        opt.State,
+		state.PostgresEnv:   "",
+		state.AMQPEnv:       "",
+		state.ManagementEnv: "",
+	}))
+	// -raw_error: a compile error as text too, for readers without HTML.
+	argv := []string{gonb, "-kernel", connectionFile, "-go_work=" + opt.Root, "-raw_error"}
+	return fmt.Errorf("jupyter: start %s: %w", gonb, syscall.Exec(gonb, argv, env))
+}
+
+// sweep removes the temporary folders of kernels that are gone. What cannot
+// be removed is left for the next time.
+func sweep(opt Options) {
+	dirs, _ := filepath.Glob(opt.path("tmp", "kernel-*")) // the pattern is well formed
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), "kernel-"))
+		if err == nil && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			continue
+		}
+		_ = os.RemoveAll(dir)
+	}
+}
+
+// writeSettings writes the kernelspec and Jupyter's configuration.
+func writeSettings(opt Options) error {
+	for path, v := range map[string]any{
+		filepath.Join(opt.kernelDir(), "kernel.json"):               kernelSpec(opt),
+		opt.path("venv/share/jupyter/lab/settings/overrides.json"):  overrides,
+		opt.path("jupyter", "config", "jupyter_server_config.json"): serverConfig(opt),
+	} {
+		b, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			return fmt.Errorf("jupyter: %w", err)
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return fmt.Errorf("jupyter: %w", err)
+		}
+		if err := state.WriteFile(path, append(b, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// overrides are JupyterLab's defaults in the course: no call to anybody, and
+// the time that each cell took.
+var overrides = map[string]any{
+	"@jupyterlab/apputils-extension:notification": map[string]any{
+		"fetchNews": "false", "checkForUpdates": false,
+	},
+	"@jupyterlab/notebook-extension:tracker": map[string]any{"recordTiming": true},
+}
+
+func serverConfig(opt Options) map[string]any {
+	url := "/lab"
+	start := filepath.Join("notebooks", "00_start_here.ipynb")
+	if _, err := os.Stat(filepath.Join(opt.Root, start)); err == nil {
+		url = "/lab/tree/" + filepath.ToSlash(start)
+	}
+	return map[string]any{
+		"ServerApp": map[string]any{
+			"ip": "127.0.0.1", "port_retries": 0, "open_browser": false, "allow_root": true,
+			"root_dir": opt.Root, "default_url": url,
+		},
+		"LabApp": map[string]any{
+			"extension_manager": "readonly", "news_url": nil,
+			"check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+		},
+		"MultiKernelManager": map[string]any{"default_kernel_name": KernelName},
+	}
+}

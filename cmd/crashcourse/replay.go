@@ -1,0 +1,136 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"crashcourse/pkg/crash"
+	"crashcourse/pkg/exercise"
+	"crashcourse/pkg/state"
+	"crashcourse/pkg/view"
+)
+
+func newReplay() *cobra.Command {
+	var file, notebook, at, variant, html string
+	var seed uint64
+	cmd := &cobra.Command{
+		Use:   "replay [PATTERN/EXERCISE | VERDICT.json]",
+		Short: "Show the last failing schedule, or run it again",
+		Long: `Show the schedule that broke an invariant, message by message: of the last
+verdict of an exercise, or of a verdict that was printed with --json. Without an
+argument it is the last failing verdict of all.
+
+With --at or --variant, as the report of a verdict gives them, the schedule is
+run again, on the answer that --file or --notebook names or that stands in
+exercises.`,
+		Example: `  crashcourse replay
+  crashcourse replay outbox/relay
+  crashcourse replay outbox/relay --html report.html
+  crashcourse replay outbox/relay --file answer.go --seed 7 --at kill@p1.pg1>5`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usagef("%s takes one exercise or one file", cmd.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var v crash.Verdict
+			var err error
+			switch {
+			case at != "" || variant != "":
+				if len(args) == 0 {
+					return usagef("say which exercise to run again")
+				}
+				if err := oneExercise(cmd, args); err != nil {
+					return err
+				}
+				if _, err := crash.ParseSchedule(at); err != nil {
+					return usagef("%w", err)
+				}
+				src, err := source(args[0], file, notebook)
+				if err != nil {
+					return err
+				}
+				if v, err = judge(cmd.Context(), src, crash.Request{Exercise: args[0], Mode: crash.Quick, Seed: seed, Schedule: at, Variant: variant}); err != nil {
+					return err
+				}
+			default:
+				if v, err = recorded(args); err != nil {
+					return err
+				}
+			}
+			return showReplay(cmd, v, html)
+		},
+	}
+	cmd.Flags().StringVar(&at, "at", "", "run this `schedule` again, such as kill@p1.pg1>5")
+	cmd.Flags().StringVar(&variant, "variant", "", "run this `variant` of the starting state again")
+	cmd.Flags().Uint64Var(&seed, "seed", 0, "the verdict's seed")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "run this Go `file`")
+	cmd.Flags().StringVarP(&notebook, "notebook", "n", "", "run the graded cell of this `notebook`")
+	cmd.Flags().StringVar(&html, "html", "", "write the report as a web page to this `file`")
+	return cmd
+}
+
+// recorded finds the verdict to show.
+func recorded(args []string) (crash.Verdict, error) {
+	if len(args) == 1 {
+		if strings.HasSuffix(args[0], ".json") {
+			b, err := os.ReadFile(args[0])
+			if err != nil {
+				return crash.Verdict{}, usagef("read the verdict: %w", err)
+			}
+			return exercise.ReadVerdict(b)
+		}
+		return exercise.LastVerdict(args[0])
+	}
+	dir, err := state.Dir()
+	if err != nil {
+		return crash.Verdict{}, err
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "verdicts", "*.json"))
+	if err != nil {
+		return crash.Verdict{}, err
+	}
+	var newest crash.Verdict
+	var when int64
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			continue
+		}
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		if v, err := exercise.ReadVerdict(b); err == nil && v.Failure != nil && info.ModTime().UnixNano() > when {
+			newest, when = v, info.ModTime().UnixNano()
+		}
+	}
+	if when == 0 {
+		return newest, errors.New("there is no failing verdict to replay: judge an answer first, with `crashcourse check outbox/relay` or in a notebook")
+	}
+	return newest, nil
+}
+
+func showReplay(cmd *cobra.Command, v crash.Verdict, html string) error {
+	if html != "" {
+		page, err := view.Document(v)
+		if err != nil {
+			return fmt.Errorf("draw the report: %w", err)
+		}
+		if err := os.WriteFile(html, []byte(page), 0o644); err != nil {
+			return fmt.Errorf("write the report: %w", err)
+		}
+		cmd.Printf("Written to %s.\n", html)
+		return nil
+	}
+	if err := view.Text(cmd.OutOrStdout(), v, view.TextOptions{Diagram: true}); err != nil {
+		return fmt.Errorf("print the replay: %w", err)
+	}
+	return nil
+}
