@@ -25,12 +25,13 @@ import (
 //     refuses it (basic.nack), or because no queue is bound to the exchange yet
 //     (publish mandatory; a message that comes back was not delivered: keep it
 //     and try again).
-//   - Events of one aggregate_id first arrive in the order of seq. An event may
-//     arrive more than once.
+//   - Events of one aggregate_id first arrive in the order of seq, also when the
+//     broker refuses or returns one of them: the next one of that aggregate must
+//     not overtake it. An event may arrive more than once.
 //   - Once an event is published its row gets a published_at, or is deleted.
 //     When there is nothing left to publish, nothing is published.
 //
-// Relay should publish a new row within a second. It may return an error at any
+// Relay should publish a new row within 100 milliseconds. It may return an error at any
 // time, when a connection is lost for example: it is then started again, in a
 // new process. It must not get stuck: within two seconds of a broken connection
 // it has returned or goes on with the work. A server that stops answering is

@@ -51,14 +51,15 @@ type InvariantResult struct {
 
 // PointResult is one crash run's part of a verdict.
 type PointResult struct {
-	At        string  `json:"at"`      // the point, as [wire.Point.String] writes it
-	Message   string  `json:"message"` // the name of the message there
-	Fault     string  `json:"fault"`   // kill, cut, blackhole, nack, fail, …; "" for a run without fault
-	Outcome   Outcome `json:"outcome"`
-	Violation string  `json:"violation,omitempty"` // the invariant that broke
-	Detail    string  `json:"detail,omitempty"`    // what was found, in words
-	Then      string  `json:"then,omitempty"`      // depth 2: the second point and fault
-	Pruned    bool    `json:"pruned,omitempty"`    // the state after the crash was one already recovered from
+	At         string  `json:"at"`      // the point, as [wire.Point.String] writes it
+	Message    string  `json:"message"` // the name of the message there
+	Fault      string  `json:"fault"`   // kill, cut, blackhole, nack, fail, …; "" for a run without fault
+	Outcome    Outcome `json:"outcome"`
+	Violation  string  `json:"violation,omitempty"` // the invariant that broke
+	Detail     string  `json:"detail,omitempty"`    // what was found, in words
+	Then       string  `json:"then,omitempty"`      // depth 2: the second point and fault
+	DurationMS int64   `json:"duration_ms"`
+	Pruned     bool    `json:"pruned,omitempty"` // the state after the crash was one already recovered from
 }
 
 // Failure is the first schedule that broke an invariant, told so that it teaches.

@@ -39,15 +39,33 @@ var allowed = []string{
 }
 
 // Build compiles the source of an answer to the exercise id, in any package, and
-// returns the program. The binary goes into dir. An answer that is no valid
-// program makes a [*CompileError].
+// returns the program. The source may also be a copy of the exercise's own file,
+// with the answer filled in. The binary goes into dir. An answer that is no
+// valid program makes a [*CompileError].
 func Build(ctx context.Context, id string, source []byte, dir string) (crash.Program, error) {
-	renamed, err := vetSource(id, source)
+	parsed, err := vetSource(id, source)
 	if err != nil {
 		return crash.Program{}, err
 	}
 	pattern, _, _ := strings.Cut(id, "/")
-	test := fmt.Sprintf(`package answer
+	root, err := state.Root()
+	if err != nil {
+		return crash.Program{}, err
+	}
+	files := map[string][]byte{}
+	from := ""
+	if parsed.declares["Check"+exercise.FuncName(id)] {
+		original, _, err := starter(id)
+		if err != nil {
+			return crash.Program{}, err
+		}
+		files[original] = parsed.in(pattern)
+		files[filepath.Join(root, virtual, "doc.go")] = []byte("package answer\n")
+		from = "contract."
+	} else {
+		files[filepath.Join(root, virtual, "answer.go")] = parsed.in("answer")
+	}
+	files[filepath.Join(root, virtual, "answer_test.go")] = fmt.Appendf(nil, `package answer
 
 import (
 	"testing"
@@ -55,27 +73,43 @@ import (
 	contract "crashcourse/exercises/%s"
 )
 
-func TestAnswer(t *testing.T) { contract.Check%[2]s(t, %[2]s) }
-`, pattern, exercise.FuncName(id))
-	binary, err := compile(ctx, dir, map[string][]byte{"answer.go": renamed, "answer_test.go": []byte(test)})
+func TestAnswer(t *testing.T) { contract.Check%[2]s(t, %[3]s%[2]s) }
+`, pattern, exercise.FuncName(id), from)
+	binary, err := compile(ctx, dir, files)
 	if err != nil {
 		return crash.Program{}, err
 	}
 	return exercise.TestProgram(binary, id, "TestAnswer"), nil
 }
 
-// vetSource refuses what an answer must not contain, and puts the source into
-// package answer.
-func vetSource(id string, source []byte) ([]byte, error) {
+// virtual is the folder, below the repository's root, of the package that is
+// compiled. It exists for the go command's eyes only.
+const virtual = "internal/answer"
+
+// parsed is an answer's source that may be compiled.
+type parsed struct {
+	source   []byte
+	name     [2]int          // where the package's name stands
+	declares map[string]bool // functions
+}
+
+// in returns the source as a file of another package.
+func (p parsed) in(name string) []byte {
+	return slices.Concat(p.source[:p.name[0]], []byte(name), p.source[p.name[1]:])
+}
+
+// vetSource refuses what an answer must not contain.
+func vetSource(id string, source []byte) (parsed, error) {
+	p := parsed{source: source, declares: map[string]bool{}}
 	files := token.NewFileSet()
 	f, err := parser.ParseFile(files, "answer.go", source, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
-		return nil, &CompileError{Output: err.Error()}
+		return p, &CompileError{Output: err.Error()}
 	}
 	for _, i := range f.Imports {
 		path, _ := strconv.Unquote(i.Path.Value)
 		if !mayImport(path) {
-			return nil, &CompileError{Output: fmt.Sprintf("%s: an answer may not import %q; it may import the standard library, %s",
+			return p, &CompileError{Output: fmt.Sprintf("%s: an answer may not import %q; it may import the standard library, %s",
 				files.Position(i.Pos()), path, strings.Join(allowed, ", "))}
 		}
 	}
@@ -83,20 +117,21 @@ func vetSource(id string, source []byte) ([]byte, error) {
 		for _, c := range g.List {
 			for _, d := range []string{"//go:linkname", "//go:embed", "//go:cgo_", "//go:build", "// +build"} {
 				if strings.HasPrefix(c.Text, d) {
-					return nil, &CompileError{Output: fmt.Sprintf("%s: an answer may not use %s", files.Position(c.Pos()), d)}
+					return p, &CompileError{Output: fmt.Sprintf("%s: an answer may not use %s", files.Position(c.Pos()), d)}
 				}
 			}
 		}
 	}
-	want := exercise.FuncName(id)
-	if !slices.ContainsFunc(f.Decls, func(d ast.Decl) bool {
-		fn, ok := d.(*ast.FuncDecl)
-		return ok && fn.Recv == nil && fn.Name.Name == want
-	}) {
-		return nil, &CompileError{Output: fmt.Sprintf("the answer to %s must declare func %s", id, want)}
+	for _, d := range f.Decls {
+		if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil {
+			p.declares[fn.Name.Name] = true
+		}
 	}
-	start, end := files.Position(f.Name.Pos()).Offset, files.Position(f.Name.End()).Offset
-	return slices.Concat(source[:start], []byte("answer"), source[end:]), nil
+	if want := exercise.FuncName(id); !p.declares[want] {
+		return p, &CompileError{Output: fmt.Sprintf("the answer to %s must declare func %s", id, want)}
+	}
+	p.name = [2]int{files.Position(f.Name.Pos()).Offset, files.Position(f.Name.End()).Offset}
+	return p, nil
 }
 
 func mayImport(path string) bool {
@@ -109,9 +144,9 @@ func mayImport(path string) bool {
 	return slices.ContainsFunc(allowed, func(a string) bool { return path == a || strings.HasPrefix(path, a+"/") })
 }
 
-// compile makes a test binary of a package that has just the given files. The
-// package lies in the repository for the go command's eyes only, so that it
-// builds with the repository's modules and nothing is written there.
+// compile makes a test binary of the virtual package, with files in place of
+// those on disk. So it builds with the repository's modules, and nothing is
+// written there.
 func compile(ctx context.Context, dir string, files map[string][]byte) (string, error) {
 	root, err := state.Root()
 	if err != nil {
@@ -120,14 +155,13 @@ func compile(ctx context.Context, dir string, files map[string][]byte) (string, 
 	if dir, err = filepath.Abs(dir); err != nil {
 		return "", err
 	}
-	virtual := filepath.Join(root, "internal", "answer")
 	overlay := struct{ Replace map[string]string }{map[string]string{}}
-	for name, content := range files {
-		real := filepath.Join(dir, name)
+	for path, content := range files {
+		real := filepath.Join(dir, fmt.Sprintf("%d-%s", len(overlay.Replace), filepath.Base(path)))
 		if err := os.WriteFile(real, content, 0o600); err != nil {
 			return "", fmt.Errorf("answers: write the source: %w", err)
 		}
-		overlay.Replace[filepath.Join(virtual, name)] = real
+		overlay.Replace[path] = real
 	}
 	b, err := json.Marshal(overlay)
 	if err != nil {
@@ -138,7 +172,7 @@ func compile(ctx context.Context, dir string, files map[string][]byte) (string, 
 		return "", fmt.Errorf("answers: write the overlay: %w", err)
 	}
 	binary := filepath.Join(dir, "answer.test")
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", list, "-o", binary, "./internal/answer")
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", list, "-o", binary, "./"+virtual)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=readonly -buildvcs=false", "GOWORK=off", "GOENV=off", "GOTOOLCHAIN=local", "GOPROXY=off", "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
@@ -147,7 +181,7 @@ func compile(ctx context.Context, dir string, files map[string][]byte) (string, 
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		return "", &CompileError{Output: tidy(out, dir, virtual, root)}
+		return "", &CompileError{Output: tidy(out, dir, filepath.Join(root, virtual), root)}
 	}
 	if err != nil {
 		return "", fmt.Errorf("answers: run the go command: %w", err)
@@ -160,7 +194,7 @@ func tidy(out []byte, places ...string) string {
 	for _, p := range places {
 		out = bytes.ReplaceAll(out, []byte(p+string(filepath.Separator)), nil)
 	}
-	out = bytes.ReplaceAll(out, []byte("internal/answer/"), nil)
+	out = bytes.ReplaceAll(out, []byte(virtual+"/"), nil)
 	const most = 8 << 10
 	if len(out) > most {
 		out = append(out[:most:most], "\n…"...)

@@ -78,26 +78,32 @@ func Patterns() ([]string, error) {
 // StarterSource returns the source of exercise id under exercises: the answer
 // that is judged when no other is named.
 func StarterSource(id string) ([]byte, error) {
+	_, src, err := starter(id)
+	return src, err
+}
+
+// starter finds the file under exercises that declares the function of id.
+func starter(id string) (path string, source []byte, err error) {
 	root, err := state.Root()
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	pattern, _, _ := strings.Cut(id, "/")
 	files, err := filepath.Glob(filepath.Join(root, "exercises", pattern, "*.go"))
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	fn := regexp.MustCompile(`(?m)^func ` + exercise.FuncName(id) + `\(`)
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err != nil {
-			return nil, fmt.Errorf("answers: %w", err)
+			return "", nil, fmt.Errorf("answers: %w", err)
 		}
 		if fn.Match(b) && !strings.HasSuffix(f, "_test.go") {
-			return b, nil
+			return f, b, nil
 		}
 	}
-	return nil, fmt.Errorf("answers: exercises/%s declares no func %s: is %q an exercise?", pattern, exercise.FuncName(id), id)
+	return "", nil, fmt.Errorf("answers: exercises/%s declares no func %s: is %q an exercise?", pattern, exercise.FuncName(id), id)
 }
 
 // Find lists the answers that the repository holds for a pattern.
@@ -202,6 +208,10 @@ func BuildAll(ctx context.Context, list []Answer, dir string) ([]crash.Program, 
 	if len(shared) == 0 {
 		return out, nil
 	}
+	root, err := state.Root()
+	if err != nil {
+		return nil, err
+	}
 	patterns := make([]string, 0, len(contracts))
 	for p := range contracts {
 		patterns = append(patterns, p)
@@ -215,7 +225,10 @@ func BuildAll(ctx context.Context, list []Answer, dir string) ([]crash.Program, 
 	if err != nil {
 		return nil, fmt.Errorf("answers: %w", err)
 	}
-	binary, err := compile(ctx, sub, map[string][]byte{"doc.go": []byte("package answer\n"), "answer_test.go": []byte(src)})
+	binary, err := compile(ctx, sub, map[string][]byte{
+		filepath.Join(root, virtual, "doc.go"):         []byte("package answer\n"),
+		filepath.Join(root, virtual, "answer_test.go"): []byte(src),
+	})
 	if err != nil {
 		return nil, err
 	}

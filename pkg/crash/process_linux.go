@@ -1,0 +1,91 @@
+package crash
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// sysProcAttr puts the process into a group of its own, ties its life to the
+// judge's, and, where the judge is root, takes the root away from it.
+func (a *Arena) sysProcAttr() *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if a.uid != 0 {
+		attr.Credential = &syscall.Credential{Uid: a.uid, Gid: a.uid, NoSetGroups: false}
+	}
+	return attr
+}
+
+// setLimits sets what the kernel can hold a process to. Memory is watched by the
+// runner instead: Go reserves far more address space than it uses.
+func setLimits(pid int, l Limits) {
+	set := func(resource int, n uint64) {
+		_ = unix.Prlimit(pid, resource, &unix.Rlimit{Cur: n, Max: n}, nil)
+	}
+	set(unix.RLIMIT_CORE, 0)
+	set(unix.RLIMIT_FSIZE, 64<<20)
+	set(unix.RLIMIT_NPROC, uint64(l.Tasks))
+}
+
+// adoptOrphans makes processes that were abandoned by those under test children
+// of the judge, so that none escapes by forking twice.
+func adoptOrphans() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
+
+// killStrays kills the orphans that processes under test left behind.
+func (n *nursery) killStrays() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	kids, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, k := range kids {
+		b, err := os.ReadFile(k)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, f := range bytes.Fields(b) {
+			pid, err := strconv.Atoi(string(f))
+			if err != nil || n.pids[pid] {
+				continue
+			}
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+		}
+	}
+}
+
+// usage is what a process has used so far.
+type usage struct {
+	cpu      uint64 // nanoseconds
+	resident int64  // bytes
+	known    bool
+}
+
+func (p *Process) usage() usage {
+	var u usage
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
+	if err != nil || len(tasks) == 0 {
+		return u
+	}
+	for _, t := range tasks {
+		b, err := os.ReadFile(t)
+		if err != nil {
+			continue
+		}
+		if f := bytes.Fields(b); len(f) > 0 {
+			ns, _ := strconv.ParseUint(string(f[0]), 10, 64)
+			u.cpu += ns
+		}
+	}
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid)); err == nil {
+		if f := bytes.Fields(b); len(f) > 1 {
+			pages, _ := strconv.ParseInt(string(f[1]), 10, 64)
+			u.resident = pages * int64(os.Getpagesize())
+		}
+	}
+	u.known = true
+	return u
+}

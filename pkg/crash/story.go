@@ -1,0 +1,150 @@
+package crash
+
+import (
+	"fmt"
+	"strings"
+
+	"crashcourse/pkg/wire"
+)
+
+// tell turns a failing run into a story that teaches.
+func (j *judging) tell(b job, p PointResult, res result) *Failure {
+	f := &Failure{Invariant: p.Violation, At: p.At, Message: p.Message, Fault: p.Fault, Detail: p.Detail,
+		Trace: &res.trace, Replay: j.replay(b)}
+	for _, i := range append([]Invariant{allWorkDone}, j.spec.Invariants...) {
+		if i.Name == p.Violation {
+			f.Expected, f.Hints = i.Expected, i.Hints
+		}
+	}
+	for _, t := range res.atCrash {
+		t.When = "at the crash"
+		f.Tables = append(f.Tables, t)
+	}
+	for _, t := range res.after {
+		t.When = "at the end"
+		f.Tables = append(f.Tables, t)
+	}
+	f.Story = story(b, p, res.trace)
+	return f
+}
+
+// replay is the command that repeats a run.
+func (j *judging) replay(b job) string {
+	s := "crashcourse replay " + j.spec.ID + fmt.Sprintf(" --seed %d", j.options.Seed)
+	if len(b.schedule) > 0 {
+		s += fmt.Sprintf(" --at %q", b.schedule.String())
+	}
+	if b.variant != "" {
+		s += " --variant " + b.variant
+	}
+	return s
+}
+
+// story tells what happened around the faults, a sentence a line.
+func story(b job, p PointResult, t wire.Trace) []string {
+	var out []string
+	if len(b.schedule) == 0 {
+		if b.variant != "" {
+			out = append(out, "In this run "+p.Message+".")
+		} else {
+			out = append(out, "This run had no fault at all.")
+		}
+	}
+	var acts []string // what had been done when the fault struck
+	before := ""
+	for _, m := range t.Messages {
+		if !m.Step {
+			continue
+		}
+		if m.Fault != "" {
+			if len(acts) > 0 {
+				out = append(out, "Before the fault the program had sent "+tally(acts)+".")
+			}
+			out = append(out, strike(m, before))
+			acts, before = nil, ""
+			continue
+		}
+		if m.Dir == wire.ToServer && m.Effect != wire.NoEffect && m.Effect != wire.Rollback {
+			acts = append(acts, m.Name)
+		}
+		before = m.Name
+	}
+	switch {
+	case len(b.schedule) > 0 && len(acts) > 0:
+		out = append(out, "After it, and after a restart if the process had ended, the program sent "+tally(acts)+".")
+	case len(b.schedule) > 0:
+		out = append(out, "After it the program sent nothing more that lasts.")
+	case len(acts) > 0:
+		out = append(out, "The program sent "+tally(acts)+".")
+	default:
+		out = append(out, "The program sent nothing that lasts to either server.")
+	}
+	if p.Detail != "" {
+		out = append(out, strings.ToUpper(p.Detail[:1])+p.Detail[1:]+".")
+	}
+	return out
+}
+
+// strike says in words what a fault did.
+func strike(m wire.Message, before string) string {
+	where := fmt.Sprintf("At point %s", m.Point)
+	if before != "" {
+		where += ", after " + before + " and before " + m.Name
+	} else {
+		where += ", before " + m.Name
+	}
+	if m.Dir == wire.ToClient {
+		where += " had come back"
+	}
+	switch Fault(m.Fault) {
+	case Kill:
+		return where + ", the process was killed."
+	case Cut:
+		return where + ", the connection broke; the process lived on."
+	case Blackhole:
+		return where + ", this direction of the connection went dark: what was sent from then on was swallowed. When the process had come to rest it was killed."
+	case Nack:
+		return where + ", the broker refused the message with basic.nack."
+	case FailStatement:
+		return where + ", the statement failed with SQLSTATE 40001."
+	case Delay:
+		return where + ", the message was held back until the other processes had come to rest."
+	case Shutdown:
+		return where + ", the server said that it was shutting down and closed the connection."
+	}
+	return where + ": " + m.Fault + "."
+}
+
+// tally shortens a list of names: "BEGIN, 3 × INSERT outbox, COMMIT".
+func tally(names []string) string {
+	type group struct {
+		name string
+		n    int
+	}
+	var groups []group
+	for _, n := range names {
+		if len(groups) > 0 && groups[len(groups)-1].name == n {
+			groups[len(groups)-1].n++
+			continue
+		}
+		groups = append(groups, group{n, 1})
+	}
+	const most = 10
+	left := 0
+	if len(groups) > most {
+		left = len(groups) - most
+		groups = groups[left:]
+	}
+	parts := make([]string, len(groups))
+	for i, g := range groups {
+		parts[i] = g.name
+		if g.n > 1 {
+			parts[i] = fmt.Sprintf("%d × %s", g.n, g.name)
+		}
+	}
+	s := strings.Join(parts, ", ")
+	if left > 0 {
+		s = fmt.Sprintf("%d things, the last of them %s", len(names), s)
+	}
+	return s
+}

@@ -1,0 +1,81 @@
+package exercise
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"crashcourse/pkg/crash"
+	"crashcourse/pkg/state"
+)
+
+// Record keeps a verdict as the last one of its exercise, for the learner's
+// progress and for replays. An unjudged verdict is not kept.
+func Record(v crash.Verdict) error {
+	if v.Verdict == crash.Unjudged {
+		return nil
+	}
+	path, err := verdictFile(v.Exercise)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("exercise: keep the verdict: %w", err)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("exercise: keep the verdict: %w", err)
+	}
+	part := fmt.Sprintf("%s.%d", path, os.Getpid())
+	defer os.Remove(part)
+	if err := os.WriteFile(part, b, 0o644); err != nil {
+		return fmt.Errorf("exercise: keep the verdict: %w", err)
+	}
+	if err := os.Rename(part, path); err != nil {
+		return fmt.Errorf("exercise: keep the verdict: %w", err)
+	}
+	return nil
+}
+
+// ErrNoVerdict is wrapped by the error of [LastVerdict] when there is none yet.
+var ErrNoVerdict = errors.New("no verdict yet")
+
+// LastVerdict returns the last recorded verdict of an exercise.
+func LastVerdict(id string) (crash.Verdict, error) {
+	path, err := verdictFile(id)
+	if err != nil {
+		return crash.Verdict{}, err
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return crash.Verdict{}, fmt.Errorf("exercise: %s: %w: run its cell, or `crashcourse check %[1]s`", id, ErrNoVerdict)
+	}
+	if err != nil {
+		return crash.Verdict{}, fmt.Errorf("exercise: read the last verdict: %w", err)
+	}
+	return ReadVerdict(b)
+}
+
+// ReadVerdict reads a verdict from its JSON form.
+func ReadVerdict(b []byte) (crash.Verdict, error) {
+	var v crash.Verdict
+	if err := json.Unmarshal(b, &v); err != nil {
+		return v, fmt.Errorf("exercise: this is no verdict: %w", err)
+	}
+	if v.Version != 1 || v.Exercise == "" {
+		return v, fmt.Errorf("exercise: this is no verdict of version 1 but of version %d", v.Version)
+	}
+	return v, nil
+}
+
+func verdictFile(id string) (string, error) {
+	dir, err := state.Dir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "verdicts", strings.ReplaceAll(id, "/", "-")+".json"), nil
+}

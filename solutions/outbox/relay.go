@@ -1,0 +1,647 @@
+package outbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"crashcourse/pkg/crash"
+)
+
+// unrouted is the variant in which no queue is bound to the exchange at first.
+const unrouted = "unrouted"
+
+func relaySpec() *crash.Spec {
+	return &crash.Spec{
+		ID:             "outbox/relay",
+		Schema:         schema,
+		Grants:         grants,
+		Invariants:     []crash.Invariant{noLostEvent, noPhantomEvent, orderPerKey, eventIntact, noResend, stopsWhenAsked},
+		Faults:         []crash.Fault{crash.Kill, crash.Cut, crash.Blackhole, crash.Nack, crash.FailStatement, crash.Shutdown},
+		Variants:       []crash.Variant{{Name: unrouted, Says: "no queue is bound to the exchange at first"}},
+		StopsWhenAsked: stopsWhenAsked.Name,
+		Scenario: func(a *crash.Arena, rng *rand.Rand, variant string) (crash.Scenario, error) {
+			return newRelaying(a, rng, variant, 3)
+		},
+	}
+}
+
+func relaysSpec() *crash.Spec {
+	s := relaySpec()
+	s.ID = "outbox/relays"
+	s.Processes = 3
+	s.Faults = append(s.Faults, crash.Delay)
+	s.Scenario = func(a *crash.Arena, rng *rand.Rand, variant string) (crash.Scenario, error) {
+		return newRelaying(a, rng, variant, 5)
+	}
+	return s
+}
+
+// relaying is the scenario of outbox/relay and outbox/relays. A first wave of
+// events waits when the relay starts. When they are published, a second wave
+// comes, and with it an event whose transaction took long: it has a lower seq
+// than most of the first wave.
+type relaying struct {
+	arena   *crash.Arena
+	variant string
+	events  []*event
+	byID    map[string]*event
+	rolled  *event // in a transaction that was rolled back
+	queue   string
+	channel *amqp.Channel
+
+	late    pgx.Tx // holds the late event back
+	second  bool   // the second wave has come
+	started time.Time
+	bound   bool
+
+	mu       sync.Mutex // guards what the consumer shares
+	arrivals []arrival
+	barrier  map[string]bool
+	gone     error // the judge's own channel broke
+
+	settled   map[string]bool // rows that are marked or deleted
+	completed time.Time       // when all rows were first seen settled
+	baseline  int             // arrivals before Settle; -1 before it
+}
+
+// event is an event that the scenario puts into the outbox.
+type event struct {
+	n         int // 1, 2, 3 … in the order of seq
+	id        uuid.UUID
+	aggregate int // 0, 1, 2 …
+	key       string
+	kind      string
+	payload   []byte
+	late      bool // held back in an open transaction
+	second    bool // comes with the second wave
+	backdated bool // its created_at lies before that of the event it follows
+}
+
+// arrival is a message that arrived in the judge's queue.
+type arrival struct {
+	amqp.Delivery
+	event *event // nil if no event has its message id
+}
+
+func newRelaying(a *crash.Arena, rng *rand.Rand, variant string, rounds int) (*relaying, error) {
+	s := &relaying{arena: a, variant: variant, byID: map[string]*event{}, barrier: map[string]bool{},
+		settled: map[string]bool{}, baseline: -1, queue: "judge." + randomUUID(rng).String()}
+	keys := make([]string, 3)
+	for i := range keys {
+		keys[i] = randomUUID(rng).String()
+	}
+	kinds := []string{"order.placed", "order.paid", "order.packed", "order.shipped", "order.delivered", "order.rated"}
+	count := map[int]int{}
+	add := func(aggregate int) *event {
+		e := &event{n: len(s.events) + 1, id: randomUUID(rng), aggregate: aggregate, key: keys[aggregate], kind: kinds[count[aggregate]%len(kinds)]}
+		count[aggregate]++
+		e.payload, _ = json.Marshal(map[string]any{"order_id": e.key, "number": rng.Int64N(1 << 40), "note": "note " + short(randomUUID(rng).String())})
+		s.events = append(s.events, e)
+		s.byID[e.id.String()] = e
+		return e
+	}
+	// Aggregate 1 begins with the late event. Aggregate 2 has an event that is
+	// older by the clock than the one it follows.
+	add(0)
+	add(1).late = true
+	add(2)
+	for r := range rounds - 2 {
+		add(0)
+		add(2).backdated = r == 0
+	}
+	add(1).second = true
+	for range max(1, rounds-3) {
+		add(0).second = true
+	}
+	add(2).second = true
+	s.rolled = &event{id: randomUUID(rng), key: keys[0], kind: "order.imagined", payload: []byte(`{"order_id": "none"}`)}
+	return s, nil
+}
+
+func (s *relaying) Close() {
+	ctx := context.Background()
+	if s.late != nil {
+		_ = s.late.Rollback(ctx)
+	}
+	if s.channel != nil {
+		_, _ = s.channel.QueueDelete(s.queue, false, false, false)
+		_ = s.channel.Close()
+	}
+}
+
+// Reset empties the tables, makes the run's queue, and puts in the first wave.
+func (s *relaying) Reset(ctx context.Context) error {
+	if _, err := s.arena.DB.Exec(ctx, "DELETE FROM public.outbox; DELETE FROM public.orders"); err != nil {
+		return fmt.Errorf("empty the tables: %w", err)
+	}
+	if err := s.consume(); err != nil {
+		return err
+	}
+	// The held back event takes its seq before the events that follow it.
+	for _, e := range s.events {
+		if e.second {
+			break
+		}
+		if !e.late {
+			if err := s.insert(ctx, s.arena.Writer, e); err != nil {
+				return err
+			}
+			continue
+		}
+		tx, err := s.arena.Writer.Begin(ctx)
+		if err != nil {
+			return fmt.Errorf("begin the late transaction: %w", err)
+		}
+		s.late = tx
+		if err := s.insert(ctx, tx, e); err != nil {
+			return err
+		}
+	}
+	err := pgx.BeginFunc(ctx, s.arena.Writer, func(tx pgx.Tx) error {
+		if err := s.insert(ctx, tx, s.rolled); err != nil {
+			return err
+		}
+		return errRollback
+	})
+	if !errors.Is(err, errRollback) {
+		return err
+	}
+	s.started = time.Now()
+	return nil
+}
+
+var errRollback = errors.New("roll back")
+
+// execer is what pools and transactions have in common.
+type execer interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func (s *relaying) insert(ctx context.Context, db execer, e *event) error {
+	age := time.Duration(0)
+	if e.backdated {
+		age = time.Second
+	}
+	var seq int64
+	err := db.QueryRow(ctx, `INSERT INTO public.outbox (message_id, aggregate_id, type, payload, created_at)
+		VALUES ($1, $2, $3, $4, now() - $5::interval) RETURNING seq`, e.id, e.key, e.kind, e.payload, age).Scan(&seq)
+	if err != nil {
+		return fmt.Errorf("insert an event: %w", err)
+	}
+	return nil
+}
+
+// consume declares exchange and queue, and records what arrives.
+func (s *relaying) consume() error {
+	ch, err := s.arena.Conn.Channel()
+	if err != nil {
+		return fmt.Errorf("open the judge's channel: %w", err)
+	}
+	s.channel = ch
+	if err := ch.ExchangeDeclare("events", amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
+		return fmt.Errorf("declare the exchange: %w", err)
+	}
+	if _, err := ch.QueueDeclare(s.queue, false, true, true, false, nil); err != nil {
+		return fmt.Errorf("declare the judge's queue: %w", err)
+	}
+	if s.variant != unrouted {
+		if err := s.bind(); err != nil {
+			return err
+		}
+	}
+	in, err := ch.Consume(s.queue, "", true, true, false, false, nil)
+	if err != nil {
+		return fmt.Errorf("consume the judge's queue: %w", err)
+	}
+	go func() {
+		for d := range in {
+			s.mu.Lock()
+			if d.Type == "barrier" && d.Exchange == "" {
+				s.barrier[d.MessageId] = true
+			} else {
+				s.arrivals = append(s.arrivals, arrival{Delivery: d, event: s.byID[strings.ToLower(d.MessageId)]})
+			}
+			s.mu.Unlock()
+		}
+	}()
+	return nil
+}
+
+func (s *relaying) bind() error {
+	if err := s.channel.QueueBind(s.queue, "#", "events", false, nil); err != nil {
+		return fmt.Errorf("bind the judge's queue: %w", err)
+	}
+	s.bound = true
+	return nil
+}
+
+func (s *relaying) Started(_ context.Context, p *crash.Process) error {
+	return p.Send(crash.Call{ID: 1, Last: true})
+}
+
+func (s *relaying) Replied(context.Context, *crash.Process, crash.Reply) error { return nil }
+func (s *relaying) Ended(context.Context, *crash.Process) error                { return nil }
+
+// Delayed brings the second wave: while one relay pauses over its batch, there
+// is something for the others to take.
+func (s *relaying) Delayed(ctx context.Context) error { return s.wave(ctx) }
+
+// wave brings the second wave.
+func (s *relaying) wave(ctx context.Context) error {
+	if s.second {
+		return nil
+	}
+	s.second = true
+	late := s.late
+	s.late = nil
+	if err := late.Commit(ctx); err != nil {
+		return fmt.Errorf("commit the late transaction: %w", err)
+	}
+	for _, e := range s.events {
+		if e.second {
+			if err := s.insert(ctx, s.arena.Writer, e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// unboundFor is how long the exchange stays without a queue in the unrouted
+// variant, unless a row is settled before: long enough for a relay to try.
+const unboundFor = 400 * time.Millisecond
+
+// lostAfter is how long an event may be on its way after its row was settled.
+const lostAfter = 200 * time.Millisecond
+
+// floodAfter is how often one event may arrive before the relay counts as
+// publishing it for ever.
+const floodAfter = 100
+
+func (s *relaying) Done(ctx context.Context) (bool, error) {
+	if err := s.look(ctx); err != nil {
+		return false, err
+	}
+	settled := 0
+	for _, e := range s.expected() {
+		if s.settled[e.id.String()] {
+			settled++
+		}
+	}
+	if s.variant == unrouted && !s.bound && (settled > 0 || time.Since(s.started) > unboundFor) {
+		if err := s.bind(); err != nil {
+			return false, err
+		}
+	}
+	seen, most := s.seen()
+	if most > floodAfter {
+		return true, nil
+	}
+	if settled < len(s.expected()) {
+		s.completed = time.Time{}
+		return false, nil
+	}
+	if s.completed.IsZero() {
+		s.completed = time.Now()
+	}
+	if seen < len(s.expected()) && time.Since(s.completed) < lostAfter {
+		return false, nil // still on their way, or lost
+	}
+	if !s.second && seen == len(s.expected()) {
+		return false, s.wave(ctx)
+	}
+	return true, nil
+}
+
+// expected is the events that are committed so far.
+func (s *relaying) expected() []*event {
+	var out []*event
+	for _, e := range s.events {
+		if s.second || !e.second && !e.late {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// look reads which rows are settled.
+func (s *relaying) look(ctx context.Context) error {
+	rows, err := readOutbox(ctx, s.arena)
+	if err != nil {
+		return err
+	}
+	open := map[string]bool{}
+	for _, r := range rows {
+		open[r.id.String()] = r.published == nil
+	}
+	for _, e := range s.events {
+		s.settled[e.id.String()] = !open[e.id.String()]
+	}
+	if s.gone == nil && s.channel.IsClosed() {
+		s.gone = errors.New("the judge lost its connection to RabbitMQ")
+	}
+	return s.gone
+}
+
+// seen counts the events that have arrived, and the arrivals of the most
+// frequent one.
+func (s *relaying) seen() (events, most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	count := map[*event]int{}
+	for _, a := range s.arrivals {
+		if a.event != nil {
+			count[a.event]++
+			most = max(most, count[a.event])
+		}
+	}
+	if len(s.arrivals) > floodAfter*(len(s.events)+1) {
+		most = floodAfter + 1
+	}
+	return len(count), most
+}
+
+func (s *relaying) Progress() int {
+	n := 0
+	for _, done := range s.settled {
+		if done {
+			n++
+		}
+	}
+	seen, _ := s.seen()
+	n += seen
+	if s.bound {
+		n++
+	}
+	return n
+}
+
+// sync waits until everything that was published before is in arrivals.
+func (s *relaying) sync(ctx context.Context) error {
+	id := uuid.NewString()
+	if err := s.channel.PublishWithContext(ctx, "", s.queue, false, false, amqp.Publishing{Type: "barrier", MessageId: id}); err != nil {
+		return fmt.Errorf("publish a barrier: %w", err)
+	}
+	for {
+		s.mu.Lock()
+		done := s.barrier[id]
+		s.mu.Unlock()
+		if done {
+			return nil
+		}
+		if s.channel.IsClosed() {
+			return errors.New("the judge lost its connection to RabbitMQ")
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for a barrier: %w", ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func (s *relaying) State(ctx context.Context) (string, error) {
+	if err := s.sync(ctx); err != nil {
+		return "", err
+	}
+	rows, err := readOutbox(ctx, s.arena)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "second=%v bound=%v", s.second, s.bound)
+	for _, r := range rows {
+		e := s.byID[r.id.String()]
+		if e == nil {
+			fmt.Fprintf(&b, " stranger %s", r.id)
+			continue
+		}
+		mark := "-"
+		if r.published != nil {
+			mark = "published"
+			if age := time.Since(*r.published); age < -time.Minute || age > time.Hour {
+				mark = r.published.String() // it means something to the answer
+			}
+		}
+		fmt.Fprintf(&b, " %d:%s", e.n, mark)
+	}
+	b.WriteString(" arrived")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := map[*event]bool{}
+	for _, a := range s.arrivals {
+		if a.event != nil && !first[a.event] {
+			first[a.event] = true
+			fmt.Fprintf(&b, " %d", a.event.n)
+		}
+	}
+	return b.String(), nil
+}
+
+func (s *relaying) Settle(ctx context.Context) error {
+	if err := s.sync(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.baseline = len(s.arrivals)
+	return nil
+}
+
+func (s *relaying) Check(ctx context.Context, _ int) ([]crash.Violation, error) {
+	if err := s.sync(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.look(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []crash.Violation
+	add := func(i crash.Invariant, format string, args ...any) {
+		out = append(out, crash.Violation{Invariant: i.Name, Detail: fmt.Sprintf(format, args...)})
+	}
+
+	arrived := map[*event]int{}
+	for _, a := range s.arrivals {
+		if a.event == nil {
+			s.stranger(a, add)
+			continue
+		}
+		arrived[a.event]++
+		if arrived[a.event] == 1 {
+			s.intact(a, add)
+		}
+	}
+	for _, e := range s.expected() {
+		if s.settled[e.id.String()] && arrived[e] == 0 {
+			add(noLostEvent, "event %d (%s of aggregate %s) is %s in the outbox, and never reached the queue", e.n, e.kind, s.letter(e), "settled")
+		}
+	}
+
+	last := map[int]*event{}
+	first := map[*event]bool{}
+	for _, a := range s.arrivals {
+		if a.event == nil || first[a.event] {
+			continue
+		}
+		first[a.event] = true
+		if before := last[a.event.aggregate]; before != nil && before.n > a.event.n {
+			add(orderPerKey, "of aggregate %s, event %d (%s) first arrived after event %d (%s)", s.letter(a.event), a.event.n, a.event.kind, before.n, before.kind)
+		} else {
+			last[a.event.aggregate] = a.event
+		}
+	}
+	// An event that never arrived, with a later one of its aggregate that did, is
+	// out of order too, but lost is what it is called.
+
+	if s.baseline >= 0 && len(s.arrivals) > s.baseline {
+		add(noResend, "after everything had been published and the relay started again, it published %d messages, event %d among them", len(s.arrivals)-s.baseline, s.number(s.arrivals[s.baseline]))
+	}
+	for e, n := range arrived {
+		if n > floodAfter {
+			add(noResend, "event %d was published %d times and its row is still not marked", e.n, n)
+			break
+		}
+	}
+	if len(out) == 0 && len(arrived) == len(s.events) && s.second {
+		for _, e := range s.events {
+			if !s.settled[e.id.String()] {
+				add(noResend, "every event was published, but the row of event %d says it was not: the next start publishes it again", e.n)
+				break
+			}
+		}
+	}
+	return out, nil
+}
+
+func (s *relaying) number(a arrival) int {
+	if a.event == nil {
+		return 0
+	}
+	return a.event.n
+}
+
+// letter names an aggregate: A, B, C.
+func (s *relaying) letter(e *event) string { return string(rune('A' + e.aggregate)) }
+
+// stranger judges a message whose id no event has.
+func (s *relaying) stranger(a arrival, add func(crash.Invariant, string, ...any)) {
+	if strings.EqualFold(a.MessageId, s.rolled.id.String()) {
+		add(noPhantomEvent, "an event was published whose transaction had been rolled back")
+		return
+	}
+	for _, e := range s.events {
+		if sameJSON(a.Body, e.payload) {
+			add(eventIntact, "event %d was published with message id %q instead of its row's message_id", e.n, a.MessageId)
+			return
+		}
+	}
+	for _, e := range s.events {
+		if bytes.Contains(a.Body, []byte(e.key)) {
+			add(eventIntact, "a message about aggregate %s with message id %q and body %s is no row's event", s.letter(e), clip(a.MessageId, 60), clip(string(a.Body), 120))
+			return
+		}
+	}
+	// It is about nothing in this run: what a dead process of the run before had
+	// sent can come as late as this.
+}
+
+// intact compares a message with its row.
+func (s *relaying) intact(a arrival, add func(crash.Invariant, string, ...any)) {
+	e := a.event
+	switch {
+	case a.RoutingKey != e.kind:
+		add(eventIntact, "event %d has routing key %q instead of %q", e.n, clip(a.RoutingKey, 60), e.kind)
+	case !sameJSON(a.Body, e.payload):
+		add(eventIntact, "event %d has body %s instead of %s", e.n, clip(string(a.Body), 120), clip(string(e.payload), 120))
+	case a.DeliveryMode != amqp.Persistent:
+		add(eventIntact, "event %d is not persistent: a restart of the broker would lose it", e.n)
+	case a.ContentType != "application/json":
+		add(eventIntact, "event %d has content type %q instead of application/json", e.n, clip(a.ContentType, 60))
+	}
+}
+
+func sameJSON(a, b []byte) bool {
+	var x, y any
+	if json.Unmarshal(a, &x) != nil || json.Unmarshal(b, &y) != nil {
+		return false
+	}
+	p, _ := json.Marshal(x)
+	q, _ := json.Marshal(y)
+	return bytes.Equal(p, q)
+}
+
+func (s *relaying) Tables(ctx context.Context) ([]crash.Table, error) {
+	rows, err := readOutbox(ctx, s.arena)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	arrived := map[*event]int{}
+	for _, a := range s.arrivals {
+		if a.event != nil {
+			arrived[a.event]++
+		}
+	}
+	outbox := crash.Table{Name: "outbox", Columns: []string{"event", "aggregate", "type", "published_at", "in the queue"}}
+	stored := map[*event]row{}
+	for _, r := range rows {
+		if e := s.byID[r.id.String()]; e != nil {
+			stored[e] = r
+		}
+	}
+	for _, e := range s.events {
+		if !s.second && (e.late || e.second) {
+			continue // not committed yet
+		}
+		state := "row deleted"
+		r, ok := stored[e]
+		switch {
+		case ok && r.published == nil:
+			state = "NULL"
+		case ok:
+			state = r.published.UTC().Format("15:04:05.000")
+		}
+		times := "no"
+		if n := arrived[e]; n == 1 {
+			times = "once"
+		} else if n > 1 {
+			times = fmt.Sprintf("%d times", n)
+		}
+		outbox.Rows = append(outbox.Rows, []string{fmt.Sprint(e.n), s.letter(e), e.kind, state, times})
+		if arrived[e] == 0 && state != "NULL" {
+			outbox.Marks = append(outbox.Marks, len(outbox.Rows)-1)
+		}
+	}
+	queue := crash.Table{Name: "queue", Columns: []string{"arrival", "event", "aggregate", "routing key", "message id"}}
+	last := map[int]int{}
+	for i, a := range s.arrivals {
+		if i >= 40 {
+			queue.Rows = append(queue.Rows, []string{fmt.Sprintf("and %d more", len(s.arrivals)-i), "", "", "", ""})
+			break
+		}
+		n, letter := "?", "?"
+		if a.event != nil {
+			n, letter = fmt.Sprint(a.event.n), s.letter(a.event)
+			if a.event.n < last[a.event.aggregate] {
+				queue.Marks = append(queue.Marks, len(queue.Rows))
+			}
+			last[a.event.aggregate] = max(last[a.event.aggregate], a.event.n)
+		}
+		queue.Rows = append(queue.Rows, []string{fmt.Sprint(i + 1), n, letter, clip(a.RoutingKey, 40), short(a.MessageId)})
+	}
+	return []crash.Table{outbox, queue}, nil
+}
