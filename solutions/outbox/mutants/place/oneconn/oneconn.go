@@ -1,0 +1,46 @@
+// Mutant: one connection is taken for good and never replaced, so after it breaks no order can be placed.
+// Breaks: all-work-done
+// Shown by: cut
+
+package oneconn
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"crashcourse/exercises/outbox"
+)
+
+var (
+	once sync.Once
+	conn *pgxpool.Conn
+	dial error
+)
+
+// Place stores the order and its event.
+func Place(ctx context.Context, db *pgxpool.Pool, order outbox.Order) error {
+	once.Do(func() { conn, dial = db.Acquire(ctx) })
+	if dial != nil {
+		return dial
+	}
+	payload, err := json.Marshal(order)
+	if err != nil {
+		return err
+	}
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx,
+			`INSERT INTO orders (id, customer, total_cents) VALUES ($1, $2, $3)`,
+			order.ID, order.Customer, order.TotalCents); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx,
+			`INSERT INTO outbox (message_id, aggregate_id, type, payload) VALUES ($1, $2, 'order.placed', $3)`,
+			uuid.New(), order.ID, payload)
+		return err
+	})
+}

@@ -1,0 +1,46 @@
+// Mutant: a second attempt after a lost connection makes a second event, though the first attempt may have been committed.
+// Breaks: no-phantom-event
+// Shown by: cut
+
+package retrynewid
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"syscall"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"crashcourse/exercises/outbox"
+)
+
+// Place stores the order and its event.
+func Place(ctx context.Context, db *pgxpool.Pool, order outbox.Order) error {
+	err := place(ctx, db, order)
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		err = place(ctx, db, order)
+	}
+	return err
+}
+
+func place(ctx context.Context, db *pgxpool.Pool, order outbox.Order) error {
+	payload, err := json.Marshal(order)
+	if err != nil {
+		return err
+	}
+	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx,
+			`INSERT INTO orders (id, customer, total_cents) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`,
+			order.ID, order.Customer, order.TotalCents); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx,
+			`INSERT INTO outbox (message_id, aggregate_id, type, payload) VALUES ($1, $2, 'order.placed', $3)`,
+			uuid.New(), order.ID, payload)
+		return err
+	})
+}
