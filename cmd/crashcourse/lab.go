@@ -14,9 +14,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"crashcourse/cmd/crashcourse/internal/answers"
 	"crashcourse/cmd/crashcourse/internal/jupyter"
 	"crashcourse/cmd/crashcourse/internal/servers"
 	"crashcourse/cmd/crashcourse/internal/steps"
+	"crashcourse/pkg/exercise"
 	"crashcourse/pkg/state"
 )
 
@@ -103,7 +105,7 @@ func lab(cmd *cobra.Command, opt servers.Options, jopt jupyter.Options, port int
 		return first(ctx, err)
 	}
 	defer func() {
-		opt.Log.Say("jupyter", "stopping JupyterLab")
+		opt.Log.Say("jupyter", "stopping JupyterLab (Ctrl-C again leaves everything as it is)")
 		err = errors.Join(err, j.Stop())
 	}()
 	wg.Wait()
@@ -120,7 +122,7 @@ func lab(cmd *cobra.Command, opt servers.Options, jopt jupyter.Options, port int
 	if err := state.WriteFile(labFile(opt.State), []byte(`{"url":"`+j.URL()+`"}`), 0o600); err != nil {
 		return err
 	}
-	wg.Go(func() { jupyter.Warm(ctx, jopt) })
+	wg.Go(func() { warm(ctx, jopt) })
 	defer cancel(nil)
 	cmd.Printf("\nThe lab is open:\n\n    %s\n\nRabbitMQ's management page: %s\nCtrl-C stops it.\n\n", j.URL(), j.Proxied(servers.Where(lease.Servers.Management)))
 	openBrowser(noBrowser, j.URL())
@@ -129,6 +131,24 @@ func lab(cmd *cobra.Command, opt servers.Options, jopt jupyter.Options, port int
 		return nil // as asked
 	case <-j.Done():
 		return fmt.Errorf("JupyterLab ended by itself (%v): see %s", j.Err(), filepath.Join(opt.State, "jupyter", "log"))
+	}
+}
+
+// warm prepares what the first cells would wait for. Whatever fails here fails
+// again, and is told, where it is needed.
+func warm(ctx context.Context, jopt jupyter.Options) {
+	jupyter.Warm(ctx, jopt)
+	patterns, err := answers.Patterns()
+	if err != nil || ctx.Err() != nil {
+		return
+	}
+	for _, p := range patterns {
+		step := jopt.Log.Begin("judge", "building the judge of %s, if it has changed", p)
+		if _, _, err := exercise.JudgeBinary(ctx, p, nil); err != nil {
+			step.Fail()
+			return
+		}
+		step.Done("the judge of %s is ready", p)
 	}
 }
 

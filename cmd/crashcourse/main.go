@@ -50,7 +50,8 @@ func usagef(format string, args ...any) error {
 }
 
 func main() {
-	// The first signal asks for an orderly end; a second one ends at once.
+	// The first signal asks for an orderly end; a second one ends at once, and
+	// what runs is then left to the next call.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop)
 	err := newRoot().ExecuteContext(ctx)
@@ -107,7 +108,7 @@ Begin with "crashcourse lab".`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s: %w", cmd.CommandPath(), err)
 	})
-	root.AddCommand(newLab(), newUp(), newDown(), newKernel(), newCheck(), newVerify(), newReplay())
+	root.AddCommand(newLab(), newUp(), newDown(), newDoctor(), newStatus(), newKernel(), newCheck(), newVerify(), newReplay())
 	return root
 }
 

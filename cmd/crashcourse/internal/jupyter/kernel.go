@@ -51,7 +51,7 @@ func Exec(ctx context.Context, opt Options, connectionFile string) error {
 		return fmt.Errorf("jupyter: the Go kernel is not built: run `crashcourse lab` (%w)", err)
 	}
 	sweep(opt)
-	tmp := opt.path("tmp", "kernel-"+strconv.Itoa(os.Getpid()))
+	tmp := filepath.Join(opt.kernelTemp(), strconv.Itoa(os.Getpid()))
 	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o700)); err != nil {
 		return fmt.Errorf("jupyter: %w", err)
 	}
@@ -64,21 +64,37 @@ func Exec(ctx context.Context, opt Options, connectionFile string) error {
 		state.AMQPEnv:       "",
 		state.ManagementEnv: "",
 	}))
-	// -raw_error: a compile error as text too, for readers without HTML.
-	argv := []string{gonb, "-kernel", connectionFile, "-go_work=" + opt.Root, "-raw_error"}
+	// -raw_error: a compile error as text too, for readers without HTML. The
+	// kernel's own log goes to a file: it is long, and nothing in it is news.
+	argv := []string{gonb, "-kernel", connectionFile, "-go_work=" + opt.Root, "-raw_error",
+		"-logtostderr=false", "-stderrthreshold=FATAL", "-log_file=" + filepath.Join(tmp, "log")}
 	return fmt.Errorf("jupyter: start %s: %w", gonb, syscall.Exec(gonb, argv, env))
+}
+
+// kernelTemp is where the kernels' temporary folders are. Each holds a socket,
+// and the path of a socket may have no more than some hundred bytes: below a
+// long path, it is a folder in the system's place for such.
+func (o Options) kernelTemp() string {
+	dir := o.path("tmp")
+	if len(dir)+len("/4194304/gonb_01234567/gopls_socket") < 104 {
+		return dir
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("crashcourse-%d-%s", os.Getuid(), fingerprint(o.State)[:8]))
 }
 
 // sweep removes the temporary folders of kernels that are gone. What cannot
 // be removed is left for the next time.
 func sweep(opt Options) {
-	dirs, _ := filepath.Glob(opt.path("tmp", "kernel-*")) // the pattern is well formed
-	for _, dir := range dirs {
-		pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), "kernel-"))
-		if err == nil && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+	dirs, err := os.ReadDir(opt.kernelTemp())
+	if err != nil {
+		return
+	}
+	for _, d := range dirs {
+		pid, err := strconv.Atoi(d.Name())
+		if err != nil || !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 			continue
 		}
-		_ = os.RemoveAll(dir)
+		_ = os.RemoveAll(filepath.Join(opt.kernelTemp(), d.Name()))
 	}
 }
 

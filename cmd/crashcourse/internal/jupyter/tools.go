@@ -122,8 +122,7 @@ func findGo(ctx context.Context, opt Options) (goroot, version string, err error
 	return said[len(said)-2], said[len(said)-1], nil
 }
 
-// Warm compiles what cells and judges link, so that the first cell does not
-// wait for it. What does not compile is not reported: a learner's answer may
+// Warm compiles what cells link, so that the first one does not wait for it. What does not compile is not reported: a learner's answer may
 // be half written.
 func Warm(ctx context.Context, opt Options) {
 	goroot, _, err := findGo(ctx, opt)
@@ -139,15 +138,6 @@ func Warm(ctx context.Context, opt Options) {
 	}
 	build("build", "./pkg/...", "./exercises/...", "github.com/janpfeifer/gonb/gonbui/...")
 	build("test", "-run=^$", "-vet=off", "-c", "-o", os.DevNull, "./exercises/...")
-	judges, _ := filepath.Glob(filepath.Join(opt.Root, "solutions", "*", "*_test.go")) // the pattern is well formed
-	seen := map[string]bool{}
-	for _, j := range judges {
-		rel, err := filepath.Rel(opt.Root, filepath.Dir(j))
-		if err == nil && !seen[rel] {
-			seen[rel] = true
-			build("test", "-c", "-o", os.DevNull, "./"+rel)
-		}
-	}
 	if ctx.Err() != nil {
 		step.Fail()
 		return

@@ -19,7 +19,7 @@ const postgresUser = "crashcourse"
 
 // startPatience and stopPatience bound what a server may take for either.
 const (
-	startPatience = 90 * time.Second
+	startPatience = 3 * time.Minute
 	stopPatience  = 40 * time.Second
 )
 
