@@ -1,0 +1,68 @@
+package wire
+
+// apply does with the message in hand what act says, and records it. It returns
+// the message's entry in the trace, and what is to be done after leaving the
+// ordering lock.
+func (s *stream) apply(pc piece, act Action) (entry int, after func()) {
+	p, m, c := s.c.lane.proxy, &s.msg, s.c
+	if c.left || c.lane.Frozen() {
+		s.codec.dropped()
+		return -1, nil
+	}
+	switch act.Kind {
+	case Freeze:
+		c.lane.freeze()
+		return s.struck(Freeze), nil
+	case Cut:
+		c.leaveLocked()
+		return s.struck(Cut), c.cut
+	case Shutdown:
+		c.down.dst.add(c.session.shutdown())
+		c.polite = true
+		c.leaveLocked()
+		return s.struck(Shutdown), c.part
+	case Blackhole:
+		s.swallow = Blackhole
+		return s.struck(Blackhole), nil
+	case Nack:
+		if data, ok := s.codec.nack(); ok {
+			return s.replaced(Nack, data), nil
+		}
+	case Fail:
+		if data, ok := s.codec.fail(act.SQLState); ok {
+			return s.replaced(Fail, data), nil
+		}
+	case Duplicate:
+		if p.cfg.Twin != nil && s.codec.twin(p.deliverTwin) {
+			m.Fault = string(Duplicate)
+		}
+	case Delay:
+		m.Fault = string(Delay)
+	}
+	s.dst.add(pc.data)
+	s.codec.passed()
+	entry = p.rec.add(m)
+	if p.cfg.Observe != nil {
+		p.cfg.Observe(m)
+	}
+	return entry, nil
+}
+
+// struck records a message that does not pass.
+func (s *stream) struck(fault ActionKind) int {
+	s.codec.dropped()
+	s.msg.Fault = string(fault)
+	return s.c.lane.proxy.rec.add(&s.msg)
+}
+
+// replaced records a message in whose place another goes out.
+func (s *stream) replaced(fault ActionKind, data []byte) int {
+	s.dst.add(data)
+	s.msg.Fault = string(fault)
+	p := s.c.lane.proxy
+	entry := p.rec.add(&s.msg)
+	if p.cfg.Observe != nil {
+		p.cfg.Observe(&s.msg)
+	}
+	return entry
+}

@@ -1,0 +1,207 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Lane is the way of one process to the servers: addresses that it dials, and
+// what has become of the connections made there.
+type Lane struct {
+	proxy   *Proxy
+	process int
+	pg      net.Listener
+	amqp    net.Listener
+	frozen  atomic.Bool // set under the ordering lock
+	wg      sync.WaitGroup
+
+	ctx    context.Context // ends when the lane closes: dials stop
+	cancel context.CancelFunc
+	stop   chan struct{} // closed when the lane freezes or closes: holds end
+	ended  chan struct{} // closed when every connection has ended
+
+	// Guarded by the ordering lock.
+	closing bool
+	stopped bool
+	conns   map[*conn]struct{}
+	opened  map[Protocol]int
+}
+
+func openLane(p *Proxy) (*Lane, error) {
+	l := &Lane{
+		proxy:  p,
+		stop:   make(chan struct{}),
+		ended:  make(chan struct{}),
+		conns:  make(map[*conn]struct{}),
+		opened: make(map[Protocol]int),
+	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	for _, want := range []struct {
+		server string
+		ln     *net.Listener
+	}{{p.cfg.Postgres, &l.pg}, {p.cfg.AMQP, &l.amqp}} {
+		if want.server == "" {
+			continue
+		}
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			l.closeListeners()
+			return nil, fmt.Errorf("wire: open an address for a process: %w", err)
+		}
+		*want.ln = ln
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		l.closeListeners()
+		return nil, errors.New("wire: the proxy is closed: make a new one")
+	}
+	p.lanes = append(p.lanes, l)
+	l.process = len(p.lanes)
+	if l.pg != nil {
+		l.wg.Go(func() { l.accept(l.pg, PG) })
+	}
+	if l.amqp != nil {
+		l.wg.Go(func() { l.accept(l.amqp, AMQP) })
+	}
+	return l, nil
+}
+
+// Process returns the number of the process that the lane is for.
+func (l *Lane) Process() int { return l.process }
+
+// Postgres returns the "host:port" that stands for PostgreSQL, or "".
+func (l *Lane) Postgres() string { return address(l.pg) }
+
+// AMQP returns the "host:port" that stands for the broker, or "".
+func (l *Lane) AMQP() string { return address(l.amqp) }
+
+func address(ln net.Listener) string {
+	if ln == nil {
+		return ""
+	}
+	return ln.Addr().String()
+}
+
+// Frozen tells whether the lane was frozen, by [Freeze] or by [Lane.Freeze].
+func (l *Lane) Frozen() bool { return l.frozen.Load() }
+
+// Freeze stops the lane at once, as the action [Freeze] does at a message:
+// nothing passes any more, either way. Messages held back are dropped.
+func (l *Lane) Freeze() {
+	l.proxy.mu.Lock()
+	defer l.proxy.mu.Unlock()
+	l.freeze()
+}
+
+// freeze is called under the ordering lock.
+func (l *Lane) freeze() {
+	l.frozen.Store(true)
+	l.endHolds()
+}
+
+func (l *Lane) endHolds() {
+	if !l.stopped {
+		l.stopped = true
+		close(l.stop)
+	}
+}
+
+// Close ends the lane and lets the servers take notice. It returns as soon as
+// they have ended all its sessions, so that locks are released, transactions
+// rolled back and unsettled deliveries back in their queues.
+//
+// Of a lane that is not frozen, what its process had already sent still passes:
+// all of it when the process has ended before, as the kernel would deliver it.
+// Then the servers deal with all that was forwarded: to PostgreSQL the proxy
+// closes its side of the connection, and it asks a broker to close the
+// connection, which ends the channels in order. Messages held back are dropped.
+//
+// When ctx ends first, the connections left are broken off, and the error says
+// how many. Close may be called again, from anywhere.
+func (l *Lane) Close(ctx context.Context) error {
+	p := l.proxy
+	p.mu.Lock()
+	first := !l.closing
+	l.closing = true
+	conns := make([]*conn, 0, len(l.conns))
+	for c := range l.conns {
+		conns = append(conns, c)
+	}
+	l.endHolds()
+	p.mu.Unlock()
+
+	if first {
+		l.cancel()
+		l.closeListeners()
+		for _, c := range conns {
+			// Wakes the pumps that read from the client or write to it.
+			_ = c.client.SetDeadline(time.Unix(1, 0))
+		}
+		go func() {
+			l.wg.Wait()
+			close(l.ended)
+		}()
+	}
+	select {
+	case <-l.ended:
+		return nil
+	case <-ctx.Done():
+	}
+
+	p.mu.Lock()
+	left := len(l.conns)
+	for c := range l.conns {
+		c.breakOff()
+	}
+	p.mu.Unlock()
+	<-l.ended
+	if left == 0 {
+		return nil
+	}
+	return fmt.Errorf("wire: close process %d: %d connections were broken off because their server had not ended them: %w",
+		l.process, left, context.Cause(ctx))
+}
+
+func (l *Lane) closeListeners() {
+	for _, ln := range []net.Listener{l.pg, l.amqp} {
+		if ln != nil {
+			_ = ln.Close()
+		}
+	}
+}
+
+// accept serves the connections that arrive at an address.
+func (l *Lane) accept(ln net.Listener, proto Protocol) {
+	for {
+		client, err := ln.Accept()
+		if err != nil {
+			if l.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Out of file descriptors, most likely: others may be freed.
+			l.proxy.log.Error("wire: accept a connection", "process", l.process, "protocol", string(proto), "error", err)
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-l.ctx.Done():
+			}
+			continue
+		}
+		c := newConn(l, proto, client)
+		l.proxy.mu.Lock()
+		if l.closing {
+			l.proxy.mu.Unlock()
+			_ = client.Close()
+			return
+		}
+		l.conns[c] = struct{}{}
+		l.wg.Go(c.serve)
+		l.proxy.mu.Unlock()
+	}
+}
