@@ -117,6 +117,16 @@ func withHost(address, host string) string {
 	return u.String()
 }
 
+// withQuery sets the query, keeping nothing of the one that was there.
+func withQuery(address, query string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	u.RawQuery = query
+	return u.String()
+}
+
 // newProxy returns a proxy before both servers, closed when the test ends.
 func newProxy(t testing.TB, cfg Config) *Proxy {
 	t.Helper()
