@@ -17,6 +17,7 @@ import (
 
 func newReplay() *cobra.Command {
 	var file, notebook, at, variant, html string
+	var asJSON bool
 	var seed uint64
 	cmd := &cobra.Command{
 		Use:   "replay [PATTERN/EXERCISE | VERDICT.json]",
@@ -64,6 +65,9 @@ exercises.`,
 					return err
 				}
 			}
+			if asJSON {
+				return printVerdict(cmd, v, true)
+			}
 			return showReplay(cmd, v, html)
 		},
 	}
@@ -72,6 +76,7 @@ exercises.`,
 	cmd.Flags().Uint64Var(&seed, "seed", 0, "the verdict's seed")
 	cmd.Flags().StringVarP(&file, "file", "f", "", "run this Go `file`")
 	cmd.Flags().StringVarP(&notebook, "notebook", "n", "", "run the graded cell of this `notebook`")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the verdict as JSON")
 	cmd.Flags().StringVar(&html, "html", "", "write the report as a web page to this `file`")
 	return cmd
 }

@@ -25,8 +25,8 @@
 //	);
 //
 // An answer may read and write both tables, and may make tables, functions and
-// triggers of its own. It may open more connections to the addresses in
-// DATABASE_URL and AMQP_URL. Nothing else in its environment matters, and no
+// triggers of its own. The pool has four connections. An answer may open
+// more connections to the addresses in DATABASE_URL and AMQP_URL. Nothing else in its environment matters, and no
 // file outlives its process.
 //
 // # How an answer is judged

@@ -228,7 +228,7 @@ func (j *judging) one(ctx context.Context) error {
 		c.Strike = j.options.Schedule[0]
 	}
 	j.record(job{candidate: c, schedule: j.options.Schedule, variant: j.options.Variant}, res)
-	j.verdict.Golden = &res.trace
+	j.verdict.Golden, j.verdict.Output = &res.trace, lastLines(res.output, 40)
 	return nil
 }
 

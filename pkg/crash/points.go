@@ -121,13 +121,13 @@ func candidates(steps []step, faults []Fault, mode Mode, byName bool) []candidat
 				}
 			}
 		case Blackhole:
-			first := true
+			waited := map[wire.Effect]bool{} // once for each kind of act
 			for _, s := range some(steps, mode, 2, func(s step) bool {
 				return s.Effect == wire.Publish || s.Effect == wire.Confirm || s.acts || mode == Unpruned
 			}) {
 				c := add(s, Blackhole, 1)
-				if s.Effect == wire.Publish && first {
-					c.patient, first = true, false
+				if s.acts && !waited[s.Effect] {
+					c.patient, waited[s.Effect] = true, true
 				}
 			}
 		case Nack:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	contract "crashcourse/exercises/outbox"
 	"crashcourse/pkg/crash"
+	"crashcourse/pkg/exercise"
 )
 
 func placeSpec() *crash.Spec {
@@ -24,7 +26,7 @@ func placeSpec() *crash.Spec {
 		Faults:     []crash.Fault{crash.Kill, crash.Cut, crash.FailStatement, crash.Blackhole, crash.Shutdown},
 		Scenario: func(a *crash.Arena, rng *rand.Rand, _ string) (crash.Scenario, error) {
 			s := &placing{arena: a}
-			for range 3 {
+			for range exercise.PoolSize + 2 { // a pool that leaks runs dry
 				s.orders = append(s.orders, &placed{Order: randomOrder(rng)})
 			}
 			return s, nil
@@ -32,7 +34,7 @@ func placeSpec() *crash.Spec {
 	}
 }
 
-// placing is the scenario of outbox/place: three orders, one after the other.
+// placing is the scenario of outbox/place: a few orders, one after the other.
 type placing struct {
 	arena  *crash.Arena
 	orders []*placed
@@ -217,7 +219,7 @@ func (s *placing) Check(ctx context.Context, faults int) ([]crash.Violation, err
 		}
 		var mine []row
 		for _, e := range events {
-			if e.aggregate == o.ID {
+			if about(e, o.Order) {
 				mine = append(mine, e)
 			}
 		}
@@ -238,6 +240,8 @@ func (s *placing) Check(ctx context.Context, faults int) ([]crash.Violation, err
 		for _, e := range mine {
 			var got contract.Order
 			switch err := json.Unmarshal(e.payload, &got); {
+			case e.aggregate != o.ID:
+				add(eventIntact, "the event of %s has aggregate_id %q instead of the order's id", name, clip(e.aggregate, 60))
 			case e.kind != "order.placed":
 				add(eventIntact, "the event of %s has type %q instead of order.placed", name, e.kind)
 			case err != nil || got != o.Order:
@@ -248,7 +252,7 @@ func (s *placing) Check(ctx context.Context, faults int) ([]crash.Violation, err
 		}
 	}
 	for _, e := range events {
-		if !known[e.aggregate] {
+		if !slices.ContainsFunc(s.orders, func(o *placed) bool { return about(e, o.Order) }) {
 			add(noPhantomEvent, "the outbox has an event of an aggregate %q that nobody ordered", e.aggregate)
 		}
 	}
@@ -270,6 +274,12 @@ func (s *placing) Check(ctx context.Context, faults int) ([]crash.Violation, err
 		}
 	}
 	return out, nil
+}
+
+// about says whether an event is meant to announce the order.
+func about(e row, o contract.Order) bool {
+	var got contract.Order
+	return e.aggregate == o.ID || json.Unmarshal(e.payload, &got) == nil && got.ID == o.ID
 }
 
 func (s *placing) Tables(ctx context.Context) ([]crash.Table, error) {
