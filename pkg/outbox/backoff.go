@@ -1,0 +1,29 @@
+package outbox
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// backoff returns how long to wait after so many failures in a row: low,
+// doubled with each, at most high, less a random part of up to one half.
+func backoff(failures int, low, high time.Duration) time.Duration {
+	d := high
+	if shift := failures - 1; shift < 30 && low<<shift < high {
+		d = low << shift
+	}
+	return d - rand.N(d/2+1)
+}
+
+// sleep waits for d, or until ctx ends, and reports whether it waited for d.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
