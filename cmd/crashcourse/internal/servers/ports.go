@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
+	"time"
 )
 
 // Ports are drawn from below the range that systems hand out to outgoing
@@ -37,8 +39,14 @@ func portFree(port int) bool {
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// freePorts fills the ports of want that are zero or taken.
+// freePorts fills the ports of want that are zero or taken. Those of a server
+// that has just been killed are given a second to become free.
 func freePorts(want ...*int) error {
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if !slices.ContainsFunc(want, func(p *int) bool { return *p != 0 && !portFree(*p) }) {
+			break
+		}
+	}
 	seen := map[int]bool{}
 	for _, p := range want {
 		for {

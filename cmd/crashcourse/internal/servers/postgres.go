@@ -82,11 +82,14 @@ func (p *postgres) start(ctx context.Context, opt Options) (bool, error) {
 		return false, err
 	}
 	p.adopt()
-	if p.pid() != 0 && p.conf.Password != "" {
-		if _, err := ProbePostgres(ctx, p.url()); err == nil {
-			return false, nil
+	if p.pid() != 0 {
+		if p.conf.Password != "" {
+			if _, err := ProbePostgres(ctx, p.url()); err == nil {
+				return false, nil
+			}
 		}
-		// It runs and does not serve: stopping, starting, stuck. Begin anew.
+		// It runs and does not serve us: starting, stuck, or its password is
+		// lost. Begin anew.
 		if _, err := p.stop(ctx, p.signal(), stopPatience/2); err != nil {
 			return false, err
 		}

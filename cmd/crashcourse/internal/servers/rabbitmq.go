@@ -95,13 +95,13 @@ func (r *rabbit) managementURL() string {
 
 // start starts the server unless it runs, and reports whether it did.
 func (r *rabbit) start(ctx context.Context, opt Options) (bool, error) {
-	for _, dir := range []string{r.dir, r.epmd.dir, filepath.Join(r.dir, "mnesia"), filepath.Join(r.dir, "logs")} {
+	for _, dir := range []string{r.dir, r.epmd.dir, filepath.Join(r.dir, "logs")} {
 		if err := r.account.own(dir); err != nil {
 			return false, err
 		}
 	}
-	if r.pid() != 0 && r.conf.Password != "" {
-		if r.answers(ctx) == nil {
+	if r.pid() != 0 {
+		if r.conf.Password != "" && r.answers(ctx) == nil {
 			return false, nil
 		}
 		if err := r.stopDaemon(ctx); err != nil {
@@ -113,8 +113,15 @@ func (r *rabbit) start(ctx context.Context, opt Options) (bool, error) {
 	for try := 1; ; try++ {
 		err := r.launch(ctx)
 		if err == nil {
+			err = r.account.give(r.completeFile(), nil, 0o600)
+		}
+		if err == nil {
 			step.Done("RabbitMQ %s listens on %s, its management page on http://%s", r.version, loopback(r.conf.Port), loopback(r.conf.Management))
 			return true, nil
+		}
+		// A server that has not come up has nothing to put in order.
+		if _, stopErr := r.stop(context.WithoutCancel(ctx), syscall.SIGTERM, 3*time.Second); stopErr != nil {
+			err = errors.Join(err, stopErr)
 		}
 		if stopErr := r.stopDaemon(context.WithoutCancel(ctx)); stopErr != nil {
 			err = errors.Join(err, stopErr)
@@ -138,7 +145,17 @@ func (r *rabbit) answers(ctx context.Context) error {
 	return ProbeManagement(ctx, r.managementURL())
 }
 
+// completeFile marks that the data folder is whole. Without it, the first
+// start was broken off, and what it left behind cannot be started from.
+func (r *rabbit) completeFile() string { return filepath.Join(r.dir, "complete") }
+
 func (r *rabbit) launch(ctx context.Context) error {
+	if _, err := os.Stat(r.completeFile()); errors.Is(err, os.ErrNotExist) {
+		mnesia := filepath.Join(r.dir, "mnesia")
+		if err := errors.Join(os.RemoveAll(mnesia), r.account.own(mnesia)); err != nil {
+			return fmt.Errorf("servers: %w", err)
+		}
+	}
 	if err := r.configure(); err != nil {
 		return err
 	}
