@@ -386,6 +386,9 @@ func (j *judging) record(b job, res result) {
 		p.Fault, p.Message = b.variant, b.says
 	case len(b.schedule) > 0:
 		s := b.schedule[0]
+		if len(res.struck) > 0 && s.Message == "" {
+			s.Message = res.struck[0].Message // a replay knows only the point
+		}
 		p.At, p.Message, p.Fault = s.At.String(), s.Message, string(s.Fault)
 	}
 	if len(b.schedule) > 1 {

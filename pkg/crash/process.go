@@ -57,7 +57,7 @@ type Process struct {
 	N    int // its number in the run, from 1: the Process of its points
 	Slot int // which of the spec's processes it stands for, from 0
 
-	nursery *nursery
+	arena   *Arena
 	lane    *wire.Lane
 	cmd     *exec.Cmd
 	control net.Conn
@@ -117,7 +117,7 @@ func (p *Process) kill() {
 		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	}
 	<-p.ended
-	p.nursery.killStrays()
+	p.arena.killStrays()
 }
 
 // start runs program behind lane.
@@ -135,7 +135,7 @@ func (a *Arena) start(program Program, lane *wire.Lane, slot int, limits Limits,
 	}
 	defer theirs.Close()
 
-	p := &Process{N: lane.Process(), Slot: slot, nursery: a.nursery, lane: lane, control: ours, dir: dir,
+	p := &Process{N: lane.Process(), Slot: slot, arena: a, lane: lane, control: ours, dir: dir,
 		output: newTail(limits.Output), ended: make(chan struct{})}
 	cmd := exec.Command(program.Path, program.Args...)
 	cmd.Dir = dir
@@ -203,12 +203,12 @@ func (a *Arena) start(program Program, lane *wire.Lane, slot int, limits Limits,
 
 // cleanup removes what the ended process left.
 func (p *Process) cleanup() {
-	p.nursery.killStrays()
+	p.arena.killStrays()
 	_ = os.RemoveAll(p.dir)
 }
 
-// nursery knows the processes under test, so that any other child of the judge
-// can only be an orphan that one of them abandoned.
+// nursery knows the processes under test, and so tells them from orphans that
+// they abandoned.
 type nursery struct {
 	mu   sync.Mutex
 	pids map[int]bool

@@ -36,10 +36,11 @@ func setLimits(pid int, l Limits) {
 // of the judge, so that none escapes by forking twice.
 func adoptOrphans() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
-// killStrays kills the orphans that processes under test left behind.
-func (n *nursery) killStrays() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+// killStrays kills the orphans that processes under test left behind: children
+// of ours that we did not start, and that belong to this arena.
+func (a *Arena) killStrays() {
+	a.nursery.mu.Lock()
+	defer a.nursery.mu.Unlock()
 	kids, _ := filepath.Glob("/proc/self/task/*/children")
 	for _, k := range kids {
 		b, err := os.ReadFile(k)
@@ -48,13 +49,28 @@ func (n *nursery) killStrays() {
 		}
 		for _, f := range bytes.Fields(b) {
 			pid, err := strconv.Atoi(string(f))
-			if err != nil || n.pids[pid] {
+			if err != nil || a.nursery.pids[pid] || !a.owns(pid) {
 				continue
 			}
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 		}
 	}
+}
+
+// owns says whether a process came out of this arena: by its user, which no
+// other arena has, or else by the home folder that it was started with.
+func (a *Arena) owns(pid int) bool {
+	if a.uid != 0 {
+		info, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+		if err != nil {
+			return false
+		}
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		return ok && stat.Uid == a.uid
+	}
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	return err == nil && bytes.Contains(env, []byte("HOME="+a.scratch))
 }
 
 // usage is what a process has used so far.

@@ -10,7 +10,7 @@ func setLimits(int, Limits) {}
 
 func adoptOrphans() {}
 
-func (n *nursery) killStrays() {}
+func (a *Arena) killStrays() {}
 
 type usage struct {
 	cpu      uint64

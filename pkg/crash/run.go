@@ -56,6 +56,7 @@ type result struct {
 	refused    bool // the answer said that it is not implemented
 	pruned     bool
 	took       time.Duration
+	struck     []Strike
 	doneAt     int // messages in the trace when the work was done
 }
 
@@ -158,7 +159,8 @@ func (r *runner) do(ctx context.Context, o order) (result, error) {
 			return result{}, err
 		}
 	}
-	n.result.trace = n.proxy.Trace()
+	n.result.trace = n.named(n.proxy.Trace())
+	n.result.struck = n.struck
 	n.result.doneAt = n.doneAt
 	if n.result.after, err = n.scenario.Tables(ctx); err != nil {
 		return result{}, err
@@ -170,6 +172,20 @@ func (r *runner) do(ctx context.Context, o order) (result, error) {
 		}
 	}
 	return n.result, nil
+}
+
+// named gives the faults in a trace the names they have here: the wire only
+// knows what it did for them.
+func (n *run) named(t wire.Trace) wire.Trace {
+	for i := range t.Messages {
+		m := &t.Messages[i]
+		for _, s := range n.struck {
+			if m.Step && m.Point == s.At {
+				m.Fault = string(s.Fault)
+			}
+		}
+	}
+	return t
 }
 
 // decide is called under the wires' ordering lock.
@@ -200,8 +216,8 @@ func (n *run) decide(m *wire.Message) wire.Action {
 	} else if m.Point != s.At {
 		return wire.Action{}
 	}
-	m.Fault = string(s.Fault)
 	n.next++
+	n.struck = append(n.struck, Strike{At: m.Point, Message: m.Name, Fault: s.Fault})
 	n.struckAt = n.lastStep
 	action := s.Fault.action()
 	if s.Fault == Delay {
@@ -401,11 +417,16 @@ func (n *run) handle(ctx context.Context, ev event) (over bool, err error) {
 		}
 		return false, n.scenario.Replied(ctx, p, *ev.reply)
 	case ev.ended:
-		// A kill may be on its way to a process that has ended meanwhile.
+		// The strike that ended it may not have been looked at yet.
 		select {
 		case q := <-n.strikes:
-			return n.strike(ctx, q)
+			if over, err := n.strike(ctx, q); over || err != nil {
+				return over, err
+			}
 		default:
+		}
+		if p.buried {
+			return false, nil
 		}
 		n.drop(p)
 		if n.dark == p {

@@ -1,0 +1,63 @@
+// Package crash runs a program against a real PostgreSQL and a real RabbitMQ,
+// crashes it at every step of its conversation with them, and says what it lost.
+//
+// The program is any executable that takes its addresses from DATABASE_URL and
+// AMQP_URL. It is started behind a [wire.Proxy], which understands both
+// protocols. A first run without faults shows which messages the program
+// exchanges. Then it is run again and again, and each time one fault strikes at
+// one of those messages: the process is killed there, its connection breaks, the
+// stream goes dark, the broker refuses the publish. A program that has ended is
+// started again, as a supervisor would do. When its work is finished, what the
+// tables and queues hold is checked from outside.
+//
+// # What to write
+//
+// A [Spec] says what the work is and what must hold:
+//
+//   - Schema and Grants make the tables of an [Arena], the database and virtual
+//     host that one run after another uses;
+//   - Scenario returns a [Scenario] for each run: it resets the tables, gives
+//     the processes their work, says when all work is done, and checks the
+//     invariants;
+//   - Faults names the kinds of fault to try, Invariants the promises.
+//
+// [Judge] does the rest and returns a [Verdict]. See the example.
+//
+// # How it finds the points
+//
+// A [wire.Point] says where a message passed: which process, which of its
+// connections, which direction, and the how-manieth step of that stream.
+// Interleaving with other streams does not change it. Where a program opens
+// connections in an order that changes from run to run, a point may not be
+// reached; the message is then looked for by its kind.
+//
+// What outlives a killed process depends only on the acts that had passed to the
+// servers before: commits, publishes, acknowledgements. So [Quick] kills once
+// between each two acts. [Full] tries every step that acts or answers, and kills
+// a second time during each recovery. A crash whose outcome (rows, queues) was
+// recovered from before is not recovered from again. [Unpruned] takes none of
+// these shortcuts, and has to come to the same verdict.
+//
+// # What a verdict is worth
+//
+// A failing verdict is a schedule that really happened, with its trace. It is
+// never a guess: only "the work was not finished" depends on a bound of time,
+// and such a run is made once more with twice the time before it counts. A
+// passing verdict says that the faults in the list did no harm at the points in
+// the list. When the servers or the machine get in the way, the verdict is
+// [Unjudged].
+//
+// # What holds an untrusted program
+//
+// On Linux each process has its own group, a new empty folder as home and
+// temporary folder, and an environment with nothing but what it needs. Where the
+// judge is root, it runs as a user that owns nothing. Its output, memory, number
+// of tasks and time are bounded, and what it leaves behind, daemons included, is
+// killed with it. Its database role and broker user have no rights beyond its
+// arena. It is not in a sandbox: it can reach the network and read what any user
+// may read, and two of its lives can meet in a world-writable folder. Do not run
+// programs of people you do not trust without one.
+//
+// On systems other than Linux the group, the folder and the environment are what
+// there is.
+package crash
