@@ -95,6 +95,7 @@ type run struct {
 	lastStep time.Time
 	lastWork time.Time // the last step that did more than look
 	steps    map[int]int
+	struck   []Strike // what has struck, where
 	struckAt time.Time
 	release  chan wire.Action // closed to let a delayed message pass
 
