@@ -33,12 +33,15 @@ type Message struct {
 	Size   int64         `json:"size"`             // bytes on the wire
 	Fault  string        `json:"fault,omitempty"`  // the fault that struck here, if one did
 
-	// Publish and deliver only.
-	MessageID   string `json:"message_id,omitempty"`
+	// AMQP only.
+	MessageID   string `json:"message_id,omitempty"`   // of what is published, delivered or returned
 	DeliveryTag uint64 `json:"delivery_tag,omitempty"` // confirms, deliveries and their settlements; of a publish on a channel with confirms, the tag its confirm will carry
-	Multiple    bool   `json:"multiple,omitempty"`
+	Multiple    bool   `json:"multiple,omitempty"`     // settles all tags up to DeliveryTag
 	Channel     uint16 `json:"channel,omitempty"`
 }
+
+// String says where the message passed and what it was: "p1.pg1>5 COMMIT".
+func (m Message) String() string { return m.Point.String() + " " + m.Name }
 
 // Trace is the ordered record of one run, as both wires saw it. Its JSON form is
 // stable: fields are added, never renamed or given another meaning; Version

@@ -76,6 +76,9 @@ func (d *pgDown) describe(kind byte, body []byte, m *Message) (hide bool) {
 	case 'E', 'N':
 		fields := pgFields(body)
 		m.Name = clip(strings.TrimSpace(fields['S']+" "+fields['C']+" "+fields['M']), maxNameLen)
+		if m.Name == "" {
+			m.Name = spaced(m.Type)
+		}
 		m.Detail = clip(strings.TrimSpace(fields['M']+"\n"+fields['D']), s.detail)
 		if kind == 'N' {
 			return false

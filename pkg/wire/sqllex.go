@@ -8,6 +8,7 @@ type sqlToken struct {
 	text  string
 	depth int // of parentheses around it
 	pos   int // where it starts
+	end   int // and ends
 }
 
 const (
@@ -37,6 +38,13 @@ func (l *sqlLexer) next() (sqlToken, bool) {
 	if l.pos >= len(l.sql) {
 		return sqlToken{}, false
 	}
+	t := l.token()
+	t.end = min(l.pos, len(l.sql))
+	l.pos = t.end
+	return t, true
+}
+
+func (l *sqlLexer) token() sqlToken {
 	start, c := l.pos, l.sql[l.pos]
 	t := sqlToken{depth: l.depth, pos: start}
 	switch {
@@ -51,7 +59,7 @@ func (l *sqlLexer) next() (sqlToken, bool) {
 		t.kind = tokQuoted
 		l.quoted('"', false)
 		t.text = strings.ReplaceAll(strings.Trim(l.sql[start:l.pos], `"`), `""`, `"`)
-		return t, true
+		return t
 	case c == '$' && l.dollarQuoted():
 		t.kind = tokString
 	case c == '$':
@@ -65,7 +73,7 @@ func (l *sqlLexer) next() (sqlToken, bool) {
 		t.kind = tokWord
 		l.while(func(c byte) bool { return isLetter(c) || isDigit(c) || c == '$' })
 		t.text = strings.ToLower(l.sql[start:l.pos])
-		return t, true
+		return t
 	default:
 		t.kind = tokPunct
 		l.pos++
@@ -79,8 +87,8 @@ func (l *sqlLexer) next() (sqlToken, bool) {
 			t.depth = l.depth
 		}
 	}
-	t.text = l.sql[start:l.pos]
-	return t, true
+	t.text = l.sql[start:min(l.pos, len(l.sql))]
+	return t
 }
 
 func (l *sqlLexer) skipBlank() {

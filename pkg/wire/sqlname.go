@@ -369,15 +369,11 @@ func (w words) nameCall(sql string, sel int) sqlStmt {
 		}
 		return sqlStmt{"SELECT " + w[i].text, kind}
 	}
-	end := len(sql)
-	if last := w.at(len(w) - 1); len(w) > 0 {
-		end = min(end, last.pos+max(1, len(last.text)))
-	}
-	start := w.at(sel + 1).pos
-	if start < w[sel].pos {
+	if sel == len(w)-1 {
 		return sqlStmt{"SELECT", sqlRead}
 	}
-	return sqlStmt{"SELECT " + clip(strings.Join(strings.Fields(sql[start:end]), " "), 24), sqlRead}
+	what := strings.Join(strings.Fields(sql[w[sel+1].pos:w[len(w)-1].end]), " ")
+	return sqlStmt{"SELECT " + clip(what, 24), sqlRead}
 }
 
 // notFunctions can stand before a parenthesis without being called.

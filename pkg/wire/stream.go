@@ -257,7 +257,11 @@ func (s *stream) wait(act Action) (Action, bool) {
 		case <-s.c.gone:
 			return act, false
 		case <-tick:
-			s.dst.add(beat)
+			p.mu.Lock()
+			if !s.stopped() {
+				s.dst.add(beat)
+			}
+			p.mu.Unlock()
 			_ = s.dst.flush()
 		}
 	}

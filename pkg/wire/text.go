@@ -38,6 +38,14 @@ func describeBody(head []byte, total uint64, max int) string {
 	if !isText(head, uint64(len(head)) < total) {
 		return fmt.Sprintf("<%d bytes>", total)
 	}
+	for n := len(head); n > 0 && n > len(head)-utf8.UTFMax; n-- {
+		if utf8.RuneStart(head[n-1]) {
+			if !utf8.FullRune(head[n-1:]) {
+				head = head[:n-1] // the rest of this rune has not arrived
+			}
+			break
+		}
+	}
 	return clip(string(head), max)
 }
 
