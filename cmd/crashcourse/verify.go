@@ -30,7 +30,7 @@ func newVerify() *cobra.Command {
 		Short: "Judge the judge: right answers pass, wrong ones fail for the right reason",
 		Long: `Judge every answer that the repository holds. References and alternatives must
 pass. Mutants must fail on the invariant that they say they break. Starter
-answers must fail as not implemented. One answer that does otherwise fails the
+answers must fail as not implemented. Attacks must not pass. One answer that does otherwise fails the
 whole.`,
 		Example: `  crashcourse verify outbox
   crashcourse verify outbox --repeat 10 --load
@@ -196,6 +196,10 @@ func verifyOne(ctx context.Context, a answers.Answer, p crash.Program, s state.S
 			out.Reached = min(out.Reached, 1-float64(unreached)/float64(len(v.Points)))
 		}
 		switch {
+		case a.Kind == answers.Attack:
+			if v.Verdict == crash.Pass {
+				out.Wrong = "an attack must not pass"
+			}
 		case v.Verdict == crash.Unjudged:
 			out.Wrong = "could not be judged: " + v.Error
 		case a.Kind == answers.Starter:

@@ -204,6 +204,7 @@ func (a *Arena) start(program Program, lane *wire.Lane, slot int, limits Limits,
 // cleanup removes what the ended process left.
 func (p *Process) cleanup() {
 	p.arena.killStrays()
+	p.arena.sweepShared()
 	_ = os.RemoveAll(p.dir)
 }
 

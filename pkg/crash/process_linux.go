@@ -73,6 +73,29 @@ func (a *Arena) owns(pid int) bool {
 	return err == nil && bytes.Contains(env, []byte("HOME="+a.scratch))
 }
 
+// sweepShared removes what the arena's user has left in folders that everybody
+// may write to, so that one life of a program cannot leave word for the next.
+func (a *Arena) sweepShared() {
+	if a.uid == 0 {
+		return
+	}
+	for _, dir := range []string{"/dev/shm", "/dev/mqueue", "/tmp", "/var/tmp", "/run/lock"} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			info, err := e.Info()
+			if err != nil {
+				continue
+			}
+			if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid == a.uid {
+				_ = os.RemoveAll(filepath.Join(dir, e.Name()))
+			}
+		}
+	}
+}
+
 // usage is what a process has used so far.
 type usage struct {
 	cpu      uint64 // nanoseconds

@@ -12,6 +12,8 @@ func adoptOrphans() {}
 
 func (a *Arena) killStrays() {}
 
+func (a *Arena) sweepShared() {}
+
 type usage struct {
 	cpu      uint64
 	resident int64

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"crashcourse/pkg/crash"
+	"crashcourse/pkg/progress"
 	"crashcourse/pkg/state"
 )
 
@@ -18,6 +19,10 @@ import (
 func Record(v crash.Verdict) error {
 	if v.Verdict == crash.Unjudged {
 		return nil
+	}
+	dir, err := state.Dir()
+	if err != nil {
+		return err
 	}
 	path, err := verdictFile(v.Exercise)
 	if err != nil {
@@ -30,15 +35,10 @@ func Record(v crash.Verdict) error {
 	if err != nil {
 		return fmt.Errorf("exercise: keep the verdict: %w", err)
 	}
-	part := fmt.Sprintf("%s.%d", path, os.Getpid())
-	defer os.Remove(part)
-	if err := os.WriteFile(part, b, 0o644); err != nil {
+	if err := state.WriteFile(path, b, 0o644); err != nil {
 		return fmt.Errorf("exercise: keep the verdict: %w", err)
 	}
-	if err := os.Rename(part, path); err != nil {
-		return fmt.Errorf("exercise: keep the verdict: %w", err)
-	}
-	return nil
+	return progress.Record(dir, v)
 }
 
 // ErrNoVerdict is wrapped by the error of [LastVerdict] when there is none yet.

@@ -70,6 +70,7 @@ type relaying struct {
 	barrier  map[string]bool
 	gone     error // the judge's own channel broke
 
+	refused   error           // the database refused what the shop wrote
 	settled   map[string]bool // rows that are marked or deleted
 	completed time.Time       // when all rows were first seen settled
 	baseline  int             // arrivals before Settle; -1 before it
@@ -266,15 +267,25 @@ func (s *relaying) wave(ctx context.Context) error {
 	late := s.late
 	s.late = nil
 	if err := late.Commit(ctx); err != nil {
-		return fmt.Errorf("commit the late transaction: %w", err)
+		return s.refuse(ctx, err)
 	}
 	for _, e := range s.events {
 		if e.second {
 			if err := s.insert(ctx, s.arena.Writer, e); err != nil {
-				return err
+				return s.refuse(ctx, err)
 			}
 		}
 	}
+	return nil
+}
+
+// refuse tells an answer that keeps the shop from writing, by a trigger, a lock
+// or by ending its sessions, from a database that is down.
+func (s *relaying) refuse(ctx context.Context, err error) error {
+	if _, down := s.arena.DB.Exec(ctx, "SELECT 1"); down != nil {
+		return errors.Join(err, down)
+	}
+	s.refused = err
 	return nil
 }
 
@@ -292,6 +303,9 @@ const floodAfter = 100
 func (s *relaying) Done(ctx context.Context) (bool, error) {
 	if err := s.look(ctx); err != nil {
 		return false, err
+	}
+	if s.refused != nil {
+		return true, nil
 	}
 	settled := 0
 	for _, e := range s.expected() {
@@ -319,7 +333,8 @@ func (s *relaying) Done(ctx context.Context) (bool, error) {
 		return false, nil // still on their way, or lost
 	}
 	if !s.second && seen == len(s.expected()) {
-		return false, s.wave(ctx)
+		err := s.wave(ctx)
+		return s.refused != nil, err
 	}
 	return true, nil
 }
@@ -514,6 +529,9 @@ func (s *relaying) Check(ctx context.Context, _ int) ([]crash.Violation, error) 
 			add(noResend, "event %d was published %d times and its row is still not marked", e.n, n)
 			break
 		}
+	}
+	if s.refused != nil {
+		out = append(out, crash.Violation{Invariant: crash.AllWorkDone, Detail: fmt.Sprintf("while the relay ran, the shop could not write its orders any more: %v", s.refused)})
 	}
 	if len(out) == 0 && len(arrived) == len(s.events) && s.second {
 		for _, e := range s.events {

@@ -24,6 +24,7 @@ const (
 	Reference   Kind = "reference"
 	Alternative Kind = "alternative" // another right design
 	Mutant      Kind = "mutant"      // wrong on purpose
+	Attack      Kind = "attack"      // goes for the judge instead of the exercise
 	Starter     Kind = "starter"     // not written yet
 )
 
@@ -127,6 +128,7 @@ func Find(pattern string) ([]Answer, error) {
 			{Reference, filepath.Join("reference", name, "*.go")},
 			{Alternative, filepath.Join("alternatives", name, "*", "*.go")},
 			{Mutant, filepath.Join("mutants", name, "*", "*.go")},
+			{Attack, filepath.Join("attacks", name, "*", "*.go")},
 		} {
 			files, err := filepath.Glob(filepath.Join(root, "solutions", pattern, k.glob))
 			if err != nil {
