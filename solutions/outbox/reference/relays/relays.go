@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	page  = 100                    // most events on their way at once
-	pause = 100 * time.Millisecond // between looks at a table with nothing to publish
+	page  = 100                   // most events on their way at once
+	pause = 50 * time.Millisecond // between looks at a table with nothing to publish
 )
 
 type event struct {

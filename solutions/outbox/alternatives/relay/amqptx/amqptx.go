@@ -17,7 +17,7 @@ import (
 
 const (
 	page  = 20
-	pause = 100 * time.Millisecond
+	pause = 50 * time.Millisecond
 )
 
 type event struct {

@@ -14,7 +14,7 @@ import (
 
 const (
 	page  = 30
-	pause = 100 * time.Millisecond
+	pause = 50 * time.Millisecond
 )
 
 type event struct {

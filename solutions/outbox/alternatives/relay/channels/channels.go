@@ -16,7 +16,7 @@ import (
 
 const (
 	workers = 3
-	pause   = 100 * time.Millisecond
+	pause   = 50 * time.Millisecond
 )
 
 type event struct {

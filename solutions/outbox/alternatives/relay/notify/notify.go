@@ -1,6 +1,6 @@
 // Package notify answers outbox/relay with LISTEN and NOTIFY: a trigger rings a
 // bell when rows are committed, so that a new event goes out at once. The bell
-// only wakes. What there is to do is always read from the table, and a slow poll
+// only wakes. What there is to do is always read from the table, and the poll
 // stays, because a bell that rings while nobody listens is lost.
 package notify
 
@@ -17,7 +17,7 @@ import (
 
 const (
 	page = 50
-	poll = 400 * time.Millisecond
+	poll = 80 * time.Millisecond
 )
 
 type event struct {

@@ -14,7 +14,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-const pause = 100 * time.Millisecond
+const pause = 50 * time.Millisecond
 
 // Relay publishes every committed row of outbox until ctx ends.
 func Relay(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error {

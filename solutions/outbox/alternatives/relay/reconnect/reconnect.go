@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	pause    = 100 * time.Millisecond
+	pause    = 50 * time.Millisecond
 	patience = 5 * time.Second // with a server that does not answer
 )
 

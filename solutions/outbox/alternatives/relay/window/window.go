@@ -1,11 +1,10 @@
 // Package window answers outbox/relay with a window that never drains: while
 // some events wait for their confirms, others are sent. One goroutine does it
-// all, around one select; the confirms come through NotifyPublish.
+// all, around one select on the oldest event that waits.
 package window
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -15,8 +14,8 @@ import (
 )
 
 const (
-	size = 64                     // most events without a confirm
-	tick = 100 * time.Millisecond // between looks for new rows
+	size = 64                    // most events without a confirm
+	tick = 50 * time.Millisecond // between looks for new rows
 )
 
 type event struct {
@@ -34,18 +33,16 @@ func Relay(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error {
 		return fmt.Errorf("open a channel: %w", err)
 	}
 	defer ch.Close()
-	r := &relay{
-		db: db,
-		ch: ch,
-		// Room for a whole window, so that the library never waits for this
-		// goroutine while it is busy with the database.
-		confirms: ch.NotifyPublish(make(chan amqp.Confirmation, size)),
-		returns:  ch.NotifyReturn(make(chan amqp.Return, size)),
-		flying:   map[uint64]event{},
-		busy:     map[string]bool{},
-	}
 	if err := ch.Confirm(false); err != nil {
 		return fmt.Errorf("ask for confirms: %w", err)
+	}
+	r := &relay{
+		db:       db,
+		ch:       ch,
+		returns:  ch.NotifyReturn(make(chan amqp.Return, size)), // room for a whole window
+		closed:   ch.NotifyClose(make(chan *amqp.Error, 1)),
+		returned: map[string]bool{},
+		busy:     map[string]bool{},
 	}
 	err = r.run(ctx)
 	if ctx.Err() != nil {
@@ -57,11 +54,17 @@ func Relay(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error {
 type relay struct {
 	db       *pgxpool.Pool
 	ch       *amqp.Channel
-	confirms <-chan amqp.Confirmation
 	returns  <-chan amqp.Return
-	tag      uint64           // of the last event published
-	flying   map[uint64]event // by delivery tag
-	busy     map[string]bool  // aggregates with an event in the air, or one that failed since the last tick
+	closed   <-chan *amqp.Error
+	flying   []flight        // the oldest first
+	returned map[string]bool // events in the air that came back
+	busy     map[string]bool // aggregates with an event in the air, or one that failed since the last tick
+}
+
+// flight is an event without an answer yet.
+type flight struct {
+	event
+	confirm *amqp.DeferredConfirmation
 }
 
 func (r *relay) run(ctx context.Context) error {
@@ -71,20 +74,23 @@ func (r *relay) run(ctx context.Context) error {
 		if err := r.send(ctx); err != nil {
 			return err
 		}
+		var answered <-chan struct{} // never, with nothing in the air
+		if len(r.flying) > 0 {
+			answered = r.flying[0].confirm.Done()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-r.closed:
+			return fmt.Errorf("the channel was closed: %v", err)
 		case <-ticker.C:
 			// Events that failed may try again.
 			clear(r.busy)
-			for _, e := range r.flying {
-				r.busy[e.aggregate] = true
+			for _, f := range r.flying {
+				r.busy[f.aggregate] = true
 			}
-		case c, ok := <-r.confirms:
-			if !ok {
-				return errors.New("the channel was closed")
-			}
-			if err := r.settle(ctx, c); err != nil {
+		case <-answered:
+			if err := r.settle(ctx); err != nil {
 				return err
 			}
 		}
@@ -119,54 +125,46 @@ func (r *relay) send(ctx context.Context) error {
 		return fmt.Errorf("read the outbox: %w", err)
 	}
 	for _, e := range events {
-		if err := r.ch.PublishWithContext(ctx, "events", e.key, true, false, amqp.Publishing{
+		confirm, err := r.ch.PublishWithDeferredConfirmWithContext(ctx, "events", e.key, true, false, amqp.Publishing{
 			MessageId:    e.id,
 			ContentType:  "application/json",
 			DeliveryMode: amqp.Persistent,
 			Body:         e.payload,
-		}); err != nil {
+		})
+		if err != nil {
 			return fmt.Errorf("publish event %d: %w", e.seq, err)
 		}
-		r.tag++
-		r.flying[r.tag] = e
+		r.flying = append(r.flying, flight{e, confirm})
 		r.busy[e.aggregate] = true
 	}
 	return nil
 }
 
-// settle takes the confirm at hand and all that came with it, and marks what was
-// delivered in one statement.
-func (r *relay) settle(ctx context.Context, c amqp.Confirmation) error {
-	settled := []amqp.Confirmation{c}
-	for len(r.confirms) > 0 {
-		c, ok := <-r.confirms
-		if !ok {
-			break
+// settle takes all events that have an answer out of the window, and marks those
+// that were delivered in one statement.
+func (r *relay) settle(ctx context.Context) error {
+	var landed, flying []flight
+	for _, f := range r.flying {
+		select {
+		case <-f.confirm.Done():
+			landed = append(landed, f)
+		default:
+			flying = append(flying, f)
 		}
-		settled = append(settled, c)
 	}
-	// A return comes before its confirm, so all that matter are here. One too many
-	// does no harm: its confirm comes later, and the event is known by then.
+	r.flying = flying
+	// Read after the confirms: a return comes before its own. Those of events that
+	// still fly are here too, perhaps.
 	for len(r.returns) > 0 {
-		ret, ok := <-r.returns
-		if !ok {
-			break
-		}
-		for tag, e := range r.flying {
-			if e.id == ret.MessageId {
-				e.id = "" // returned
-				r.flying[tag] = e
-			}
-		}
+		r.returned[(<-r.returns).MessageId] = true
 	}
 	var delivered []int64
-	for _, c := range settled {
-		e := r.flying[c.DeliveryTag]
-		delete(r.flying, c.DeliveryTag)
-		if c.Ack && e.id != "" {
-			delivered = append(delivered, e.seq)
-			delete(r.busy, e.aggregate)
+	for _, f := range landed {
+		if f.confirm.Acked() && !r.returned[f.id] {
+			delivered = append(delivered, f.seq)
+			delete(r.busy, f.aggregate)
 		}
+		delete(r.returned, f.id)
 	}
 	if len(delivered) == 0 {
 		return nil

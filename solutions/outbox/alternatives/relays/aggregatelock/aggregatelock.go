@@ -14,7 +14,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-const pause = 100 * time.Millisecond
+const pause = 50 * time.Millisecond
 
 var errClosed = errors.New("the channel was closed")
 

@@ -17,7 +17,7 @@ import (
 const (
 	lock  = 271828
 	page  = 50
-	pause = 100 * time.Millisecond
+	pause = 50 * time.Millisecond
 )
 
 type event struct {

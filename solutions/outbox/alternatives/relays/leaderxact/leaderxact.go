@@ -16,7 +16,7 @@ import (
 const (
 	lock  = 0x6f7574626f78 // "outbox"
 	page  = 50
-	pause = 100 * time.Millisecond
+	pause = 50 * time.Millisecond
 )
 
 type event struct {

@@ -18,7 +18,7 @@ import (
 
 const (
 	page  = 50
-	pause = 100 * time.Millisecond
+	pause = 50 * time.Millisecond
 )
 
 type event struct {

@@ -76,7 +76,7 @@ func relay(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error {
 			return nil
 		case err := <-closed:
 			return fmt.Errorf("the channel was closed: %v", err)
-		case <-time.After(50*time.Millisecond + rand.N(100*time.Millisecond)):
+		case <-time.After(20*time.Millisecond + rand.N(60*time.Millisecond)):
 		}
 	}
 }

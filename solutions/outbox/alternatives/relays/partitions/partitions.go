@@ -16,7 +16,7 @@ import (
 
 const (
 	locks      = 314159 // the first key of the advisory locks
-	partitions = 8
+	partitions = 4
 	pause      = 50 * time.Millisecond
 )
 

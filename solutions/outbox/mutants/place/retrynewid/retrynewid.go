@@ -8,11 +8,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
-	"syscall"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"crashcourse/exercises/outbox"
@@ -21,7 +19,8 @@ import (
 // Place stores the order and its event.
 func Place(ctx context.Context, db *pgxpool.Pool, order outbox.Order) error {
 	err := place(ctx, db, order)
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+	var refused *pgconn.PgError
+	if err != nil && !errors.As(err, &refused) && ctx.Err() == nil { // the connection broke
 		err = place(ctx, db, order)
 	}
 	return err
@@ -32,15 +31,20 @@ func place(ctx context.Context, db *pgxpool.Pool, order outbox.Order) error {
 	if err != nil {
 		return err
 	}
-	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx,
-			`INSERT INTO orders (id, customer, total_cents) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`,
-			order.ID, order.Customer, order.TotalCents); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx,
-			`INSERT INTO outbox (message_id, aggregate_id, type, payload) VALUES ($1, $2, 'order.placed', $3)`,
-			uuid.New(), order.ID, payload)
+	tx, err := db.Begin(ctx)
+	if err != nil {
 		return err
-	})
+	}
+	defer tx.Rollback(ctx)
+	if _, err := tx.Exec(ctx,
+		`INSERT INTO orders (id, customer, total_cents) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`,
+		order.ID, order.Customer, order.TotalCents); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx,
+		`INSERT INTO outbox (message_id, aggregate_id, type, payload) VALUES ($1, $2, 'order.placed', $3)`,
+		uuid.New(), order.ID, payload); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
 }

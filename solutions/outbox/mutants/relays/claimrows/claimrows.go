@@ -1,0 +1,134 @@
+// Mutant: relays claim rows, for two seconds each, and so two of them work on one aggregate.
+// Breaks: order-per-key
+// Shown by: concurrency
+
+package claimrows
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+const pause = 50 * time.Millisecond
+
+type event struct {
+	Seq       int64
+	Aggregate string
+	ID        string
+	Type      string
+	Payload   []byte
+}
+
+// Relays publishes every committed row of outbox until ctx ends.
+func Relays(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error {
+	err := relay(ctx, db, conn)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func relay(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error {
+	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(2)`); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `CREATE TABLE IF NOT EXISTS relay_claims (seq bigint PRIMARY KEY, until timestamptz NOT NULL)`)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	if err := ch.Confirm(false); err != nil {
+		return err
+	}
+	confirms := ch.NotifyPublish(make(chan amqp.Confirmation, 1))
+	returns := ch.NotifyReturn(make(chan amqp.Return, 1))
+	for {
+		if err := work(ctx, db, ch, confirms, returns); err != nil {
+			return err
+		}
+		if ch.IsClosed() {
+			return amqp.ErrClosed
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+func work(ctx context.Context, db *pgxpool.Pool, ch *amqp.Channel, confirms <-chan amqp.Confirmation, returns <-chan amqp.Return) error {
+	rows, err := db.Query(ctx, `
+		WITH claimed AS (
+			INSERT INTO relay_claims AS c
+			SELECT seq, now() + interval '2 seconds' FROM outbox
+			WHERE published_at IS NULL AND seq NOT IN (SELECT seq FROM relay_claims WHERE until > now())
+			ORDER BY seq LIMIT 5
+			ON CONFLICT (seq) DO UPDATE SET until = excluded.until WHERE c.until <= now()
+			RETURNING seq
+		)
+		SELECT seq, aggregate_id, message_id::text, type, payload
+		FROM outbox JOIN claimed USING (seq) ORDER BY seq`)
+	if err != nil {
+		return err
+	}
+	events, err := pgx.CollectRows(rows, pgx.RowToStructByPos[event])
+	if err != nil {
+		return err
+	}
+	failed := map[string]bool{} // aggregates that have to wait
+	for _, e := range events {
+		if failed[e.Aggregate] {
+			continue
+		}
+		delivered, err := publish(ctx, ch, confirms, returns, e)
+		if err != nil {
+			return err
+		}
+		if !delivered {
+			failed[e.Aggregate] = true
+			continue
+		}
+		if _, err := db.Exec(ctx, `UPDATE outbox SET published_at = now() WHERE seq = $1`, e.Seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func publish(ctx context.Context, ch *amqp.Channel, confirms <-chan amqp.Confirmation, returns <-chan amqp.Return, e event) (bool, error) {
+	err := ch.PublishWithContext(ctx, "events", e.Type, true, false, amqp.Publishing{
+		MessageId:    e.ID,
+		ContentType:  "application/json",
+		DeliveryMode: amqp.Persistent,
+		Body:         e.Payload,
+	})
+	if err != nil {
+		return false, err
+	}
+	select {
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case c, ok := <-confirms:
+		if !ok {
+			return false, errors.New("the channel was closed")
+		}
+		select {
+		case <-returns:
+			return false, nil
+		default:
+			return c.Ack, nil
+		}
+	}
+}
