@@ -104,10 +104,10 @@ func (r *Relay) session(ctx context.Context, careful bool, began func()) error {
 // prepareSlot makes the publication and the slot unless they are there, and
 // returns the slot's name.
 func (r *Relay) prepareSlot(ctx context.Context) (slot string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
+	short, cancel := context.WithTimeout(ctx, r.o.Timeout)
 	defer cancel()
 	var published, covers, exists, lost bool
-	err = r.pool.QueryRow(ctx, `
+	err = r.pool.QueryRow(short, `
 		SELECT `+slotNameSQL+`,
 		       EXISTS (SELECT FROM pg_publication WHERE pubname = $2),
 		       EXISTS (SELECT FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
@@ -122,36 +122,62 @@ func (r *Relay) prepareSlot(ctx context.Context) (slot string, err error) {
 		return "", fmt.Errorf("%w: the publication %q does not cover inserts into the table outbox; drop it, or choose another Options.Publication", errSetup, r.o.Publication)
 	}
 	if !published {
-		_, err := r.pool.Exec(ctx, "CREATE PUBLICATION "+pgx.Identifier{r.o.Publication}.Sanitize()+" FOR TABLE outbox WITH (publish = 'insert')")
+		_, err := r.pool.Exec(short, "CREATE PUBLICATION "+pgx.Identifier{r.o.Publication}.Sanitize()+" FOR TABLE outbox WITH (publish = 'insert')")
 		if err != nil && sqlState(err) != "42710" && sqlState(err) != "23505" { // another relay was faster
 			return "", fmt.Errorf("outbox: create the publication %q (the role must own the table outbox and have CREATE on the database): %w", r.o.Publication, err)
 		}
 	}
 	if lost {
 		r.log.Error("outbox: the server has dropped the log that the replication slot needs (max_slot_wal_keep_size); making the slot anew", "slot", slot)
-		if _, err := r.pool.Exec(ctx, "SELECT pg_drop_replication_slot($1)", slot); err != nil {
+		if _, err := r.pool.Exec(short, "SELECT pg_drop_replication_slot($1)", slot); err != nil {
 			return "", fmt.Errorf("outbox: drop the replication slot %q, which is lost: %w", slot, err)
 		}
 	}
-	if !exists || lost {
-		// This waits for every transaction that is open, in any database.
+	if exists && !lost {
+		return slot, nil
+	}
+	return slot, r.createSlot(ctx, slot)
+}
+
+// createSlot makes the slot. The server waits for every transaction that is
+// open, in any database, before it is done. The relay polls meanwhile.
+func (r *Relay) createSlot(ctx context.Context, slot string) error {
+	g, ctx := errgroup.WithContext(ctx)
+	made := make(chan struct{})
+	g.Go(func() error {
+		defer close(made)
 		_, err := r.pool.Exec(ctx, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", slot)
 		switch sqlState(err) {
 		case "42710": // another relay was faster
+			return nil
 		case "55000":
-			return "", fmt.Errorf("%w: logical replication is off; set wal_level = logical in postgresql.conf and restart the server: %w", errSetup, err)
+			return fmt.Errorf("%w: logical replication is off; set wal_level = logical in postgresql.conf and restart the server: %w", errSetup, err)
 		case "42501":
-			return "", fmt.Errorf("%w: the role may not replicate; ALTER ROLE … REPLICATION: %w", errSetup, err)
+			return fmt.Errorf("%w: the role may not replicate; ALTER ROLE … REPLICATION: %w", errSetup, err)
 		case "53400":
-			return "", fmt.Errorf("%w: all replication slots are taken; raise max_replication_slots, or drop one: %w", errSetup, err)
-		default:
-			if err != nil {
-				return "", fmt.Errorf("outbox: create the replication slot %q: %w", slot, err)
-			}
-			r.log.Info("outbox: replication slot created; drop it when CDC is no longer used, for it keeps the server's log", "slot", slot)
+			return fmt.Errorf("%w: all replication slots are taken; raise max_replication_slots, or drop one: %w", errSetup, err)
 		}
-	}
-	return slot, nil
+		if err != nil {
+			return fmt.Errorf("outbox: create the replication slot %q: %w", slot, err)
+		}
+		r.log.Info("outbox: replication slot created; drop it when CDC is no longer used, for it keeps the server's log", "slot", slot)
+		return nil
+	})
+	g.Go(func() error {
+		var pub publisher
+		defer pub.close()
+		for {
+			select {
+			case <-made:
+				return nil
+			case <-time.After(r.o.PollInterval):
+			}
+			if _, err := r.pass(ctx, &pub, 0); err != nil && !errors.Is(err, errBusy) {
+				return err
+			}
+		}
+	})
+	return g.Wait()
 }
 
 // replicate makes a connection and starts to stream from the slot's confirmed

@@ -3,8 +3,10 @@ package outbox
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -28,11 +30,19 @@ const (
 // Migrate brings the tables that the package needs up to date, in the first
 // schema of the search path. It may run in several processes at once: they wait
 // for each other, for at most a minute. A table outbox that is there already,
-// with the columns that [Migrations] names, is adopted.
+// with the columns that [Migrations] names, is adopted; the role must own it.
 //
-// The role needs the right to create tables in the schema, and must own a table
-// outbox that is there.
+// A relay can do without: if it finds a table outbox, whoever has made it, it
+// makes the one other table that it needs.
 func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
+	var elsewhere bool
+	err := pool.QueryRow(ctx, `SELECT coalesce((SELECT relnamespace::regnamespace::text <> quote_ident(current_schema()) FROM pg_class WHERE oid = to_regclass('outbox')), false)`).Scan(&elsewhere)
+	if err != nil {
+		return fmt.Errorf("outbox: look for the table outbox: %w", err)
+	}
+	if elsewhere {
+		return errors.New("outbox: there is a table outbox in another schema than the first of the search path; a second one would hide it: change the search_path")
+	}
 	files, err := fs.Sub(Migrations, "migrations")
 	if err != nil {
 		return fmt.Errorf("outbox: read the migrations: %w", err)
@@ -51,7 +61,25 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 		return fmt.Errorf("outbox: prepare the migrations: %w", err)
 	}
 	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("outbox: migrate the schema (the role must own the table outbox and may create tables): %w", err)
+		return fmt.Errorf("outbox: migrate the schema (the role needs CREATE on the schema, and must own the table outbox): %w", err)
+	}
+	return nil
+}
+
+// makeHeld makes the table outbox_held beside a table outbox that was not made
+// by [Migrate].
+func makeHeld(ctx context.Context, pool *pgxpool.Pool) error {
+	file, err := Migrations.ReadFile("migrations/00002_outbox_held.sql")
+	if err != nil {
+		return fmt.Errorf("outbox: read the migrations: %w", err)
+	}
+	up, _, _ := strings.Cut(string(file), "-- +goose Down")
+	_, err = pool.Exec(ctx, up)
+	if state := sqlState(err); state == "23505" || state == "42P07" {
+		return nil // another relay has made it in this moment
+	}
+	if err != nil {
+		return fmt.Errorf("outbox: make the table outbox_held (or let its owner run Migrate): %w", err)
 	}
 	return nil
 }

@@ -77,8 +77,8 @@ type Options struct {
 	Pipeline bool
 
 	// PollInterval is how long the relay waits before it looks for events that
-	// it has not been told of. Zero: 100 ms for Polling, 500 ms for Notify. CDC
-	// does not poll.
+	// it has not been told of. Zero: 100 ms, 500 ms for Notify. CDC polls only
+	// until its replication slot has been made, when it is first used.
 	PollInterval time.Duration
 	// MinRetry and MaxRetry bound the wait before something that has failed is
 	// tried again: a refused event, a lost connection. The wait doubles with

@@ -30,21 +30,18 @@ func (r *Relay) poll(ctx context.Context, g *errgroup.Group) {
 	}
 }
 
-// looks are the waits after which a partition that has run dry looks again
-// although nobody has woken it: a transaction that commits in the same moment as
-// another leaves the NOTIFY to that one.
-var looks = [...]time.Duration{2 * time.Millisecond, 6 * time.Millisecond, 20 * time.Millisecond}
-
 // partition publishes the events of one partition, batch after batch.
 func (r *Relay) partition(ctx context.Context, p int, wake <-chan struct{}) error {
 	var pub publisher
 	defer pub.close()
-	failures, dry := 0, 0
+	failures := 0
+	settled := false // whoever commits from now on will wake us
 	for ctx.Err() == nil {
 		n, err := r.pass(ctx, &pub, p)
+		wait := r.o.PollInterval
 		switch {
 		case errors.Is(err, errBusy):
-			failures, dry = 0, len(looks)
+			failures = 0
 		case fatal(err):
 			return err
 		case err != nil && ctx.Err() == nil:
@@ -52,28 +49,38 @@ func (r *Relay) partition(ctx context.Context, p int, wake <-chan struct{}) erro
 			r.again(ctx, "publish a batch", err, failures)
 			continue
 		case n > 0:
-			failures, dry = 0, 0
+			failures, settled = 0, false
 			continue
 		default:
 			failures = 0
-		}
-		wait := r.o.PollInterval
-		if r.o.Source == Notify && dry < len(looks) {
-			wait = min(wait, looks[dry])
-			dry++
+			if r.o.Source == Notify && !settled {
+				if settled = r.quiet(); settled {
+					continue // one more look
+				}
+				wait = min(wait, time.Millisecond)
+			}
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
 		case <-wake:
-			dry = 0
+			settled = false
 		case <-pub.broken():
 			pub.w = nil // the next pass opens another, or finds out that it cannot
 		}
 		timer.Stop()
 	}
 	return nil
+}
+
+// quiet tells that no transaction is committing events in this moment: one that
+// does may have left the NOTIFY to another, see the trigger.
+func (r *Relay) quiet() (free bool) {
+	op, cancel := r.operation()
+	defer cancel()
+	err := r.pool.QueryRow(op, `SELECT pg_try_advisory_xact_lock(hashtext('outbox.commit'), 'outbox'::regclass::oid::integer)`).Scan(&free)
+	return free || err != nil // the next pass will run into the error
 }
 
 // pass publishes one batch and returns how many events were settled.

@@ -125,18 +125,21 @@ func (r *Relay) prepare(ctx context.Context) error {
 func (r *Relay) prepareOnce(ctx context.Context) error {
 	op, cancel := context.WithTimeout(ctx, r.o.Timeout)
 	defer cancel()
-	var there, trigger bool
+	var table, held, trigger bool
 	err := r.pool.QueryRow(op, `
-		SELECT to_regclass('outbox') IS NOT NULL AND to_regclass('outbox_held') IS NOT NULL,
-		       EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('outbox') AND tgname = 'outbox_wake')`).Scan(&there, &trigger)
+		SELECT to_regclass('outbox') IS NOT NULL, to_regclass('outbox_held') IS NOT NULL,
+		       EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('outbox') AND tgname = 'outbox_wake')`).Scan(&table, &held, &trigger)
 	if err != nil {
 		return fmt.Errorf("outbox: look for the tables: %w", err)
 	}
-	if !there {
+	if !table {
 		return Migrate(ctx, r.pool)
 	}
 	if r.o.Source == Notify && !trigger {
-		r.log.Warn("outbox: the trigger outbox_wake is missing, so no NOTIFY comes; the relay only polls", "interval", r.o.PollInterval)
+		r.log.Warn("outbox: the table has no trigger outbox_wake, so no NOTIFY comes and the relay only polls; Migrate makes it", "interval", r.o.PollInterval)
+	}
+	if !held {
+		return makeHeld(op, r.pool)
 	}
 	return nil
 }
