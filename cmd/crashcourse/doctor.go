@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -74,7 +75,11 @@ type serversChoice struct {
 func (d *diagnosis) add(name, found string, problem error, fix string) {
 	c := check{name, "ok", found, ""}
 	if problem != nil {
-		c = check{name, "problem", problem.Error(), fix}
+		text := problem.Error()
+		for _, from := range []string{"servers: ", "jupyter: ", "state: "} {
+			text = strings.TrimPrefix(text, from) // the package is no news here
+		}
+		c = check{name, "problem", text, fix}
 		d.OK = false
 	}
 	d.Checks = append(d.Checks, c)

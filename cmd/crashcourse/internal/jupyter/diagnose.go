@@ -49,6 +49,10 @@ func diagnosePython(ctx context.Context, opt Options) Finding {
 		return f
 	}
 	python, err := lookPython(ctx, os.Environ())
+	if _, noApt := exec.LookPath("apt-get"); (errors.Is(err, errNoPython) || errors.Is(err, errNoVenv)) && noApt == nil && os.Geteuid() == 0 {
+		f.Found = "not installed; `crashcourse lab` will install it"
+		return f
+	}
 	if err != nil {
 		f.Problem, f.Fix = err, "Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python"
 		return f

@@ -90,7 +90,7 @@ func (d *Diagnosis) look(ctx context.Context, fix string) {
 
 // installed looks at the programs that private servers would be started from.
 func (d *Diagnosis) installed(ctx context.Context) {
-	const get = "install it, start Docker, or set DATABASE_URL and AMQP_URL"
+	const get = "start Docker, or set DATABASE_URL and AMQP_URL"
 	_, aptErr := exec.LookPath("apt-get")
 	would := os.Geteuid() == 0 && aptErr == nil
 	bin, version, err := findPostgres(ctx)
@@ -111,7 +111,7 @@ func (d *Diagnosis) installed(ctx context.Context) {
 	default:
 		d.RabbitMQ.Found = fmt.Sprintf("%s installed in %s, not started", version, server)
 		if _, err := exec.LookPath("erl"); err != nil {
-			d.RabbitMQ.Problem, d.RabbitMQ.Fix = errors.New("Erlang (erl) is not on the PATH"), "add its folder to PATH"
+			d.RabbitMQ.Problem, d.RabbitMQ.Fix = errors.New("RabbitMQ is installed, but there is no Erlang (erl) on the PATH"), "add its folder to PATH"
 		}
 	}
 	d.Why = append(d.Why, "private instances of the installed binaries would be started")
