@@ -41,20 +41,18 @@ func adoptOrphans() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 func (a *Arena) killStrays() {
 	a.nursery.mu.Lock()
 	defer a.nursery.mu.Unlock()
-	kids, _ := filepath.Glob("/proc/self/task/*/children")
-	for _, k := range kids {
-		b, err := os.ReadFile(k)
-		if err != nil {
-			continue // the thread has ended
+	// Orphans become children of the first thread.
+	b, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
+	if err != nil {
+		return
+	}
+	for _, f := range bytes.Fields(b) {
+		pid, err := strconv.Atoi(string(f))
+		if err != nil || a.nursery.pids[pid] || !a.owns(pid) {
+			continue
 		}
-		for _, f := range bytes.Fields(b) {
-			pid, err := strconv.Atoi(string(f))
-			if err != nil || a.nursery.pids[pid] || !a.owns(pid) {
-				continue
-			}
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
-		}
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 	}
 }
 

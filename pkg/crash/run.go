@@ -17,6 +17,7 @@ const (
 	tick        = 10 * time.Millisecond
 	restAfter   = 80 * time.Millisecond   // a process silent for so long, without using its CPU, rests
 	longRest    = 1500 * time.Millisecond // the same where a timer of the answer's is waited out
+	lookAfter   = 250 * time.Millisecond  // how often the memory of a talking process is looked at
 	hungAfter   = 2500 * time.Millisecond // a process at rest for so long, with work to do, hangs
 	stuckAfter  = 6 * time.Second         // a process that is busy for so long without achieving anything is stuck
 	stopTimeout = 2 * time.Second         // from being asked to stop to the end
@@ -260,7 +261,7 @@ func (n *run) launch(ctx context.Context, slot int) error {
 	if err != nil {
 		return err
 	}
-	n.busyAt[p.N] = time.Now()
+	n.busyAt[p.N], n.usageAt[p.N] = time.Now(), time.Now()
 	return n.scenario.Started(ctx, p)
 }
 
@@ -458,11 +459,14 @@ func (n *run) handle(ctx context.Context, ev event) (over bool, err error) {
 // watch looks for processes that rest, hang or use too much.
 func (n *run) watch(ctx context.Context) (over bool, err error) {
 	now := time.Now()
+	n.mu.Lock()
+	silent := now.Sub(n.lastStep)
+	n.mu.Unlock()
 	for _, p := range n.procs {
-		if !p.running() {
-			continue
-		}
-		if now.Sub(n.usageAt[p.N]) < 5*tick {
+		// Looking costs more than most runs: look only when the wires are silent,
+		// and otherwise now and then.
+		age := now.Sub(n.usageAt[p.N])
+		if !p.running() || age < 4*tick || silent < restAfter/2 && age < lookAfter {
 			continue
 		}
 		u := p.usage()
@@ -484,9 +488,6 @@ func (n *run) watch(ctx context.Context) (over bool, err error) {
 		}
 		return false, nil
 	}
-	n.mu.Lock()
-	silent := now.Sub(n.lastStep)
-	n.mu.Unlock()
 	if n.othersRest(now) {
 		n.letGo()
 	}
