@@ -105,7 +105,7 @@ func ExampleTraceText() {
 	//   ◆<━━━━━━━━━━ COMMIT ✓ ━━━━━━━━━━━│                                 │
 	//   │                                │─ basic.publish order.p… ─✗      │
 	// ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌ ✗ process 1 killed at p1.amqp1>1 ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
-	// ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌ ✗ after recovery: no-lost-event broke ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
+	// ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌ ✗ at the end: no-lost-event broke ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
 	// ║ ╌ not committed yet   ◆ committed   ─✗ never arrived   ✓ answered
 }
 

@@ -97,7 +97,7 @@ type htmlRow struct {
 
 // tallest is how many points stand under each other before the matrix goes on
 // beside them.
-const tallest = 26
+const tallest = 40
 
 func newHTMLReport(v crash.Verdict, lim limits) *htmlReport {
 	r := newReport(v, lim)

@@ -80,15 +80,26 @@ func newReport(v crash.Verdict, lim limits) *report {
 
 	r.Matrix = newMatrix(v, lim)
 	r.Error, r.ErrorMore = block(v.Error, lim.errorLines, lim.lineWidth, false)
+	if len(r.Error) == 1 {
+		r.Error[0] = sentence(r.Error[0])
+	}
+	notRun := r.State == verdictFail && v.Error != "" && len(v.Points) == 0
 	for _, i := range v.Invariants {
+		if notRun {
+			break // none was tried
+		}
 		if len(r.Invariants) < lim.invariants {
 			r.Invariants = append(r.Invariants, crash.InvariantResult{
 				Name: line(i.Name, lim.name), Held: i.Held, Says: line(i.Says, lim.sentence),
 			})
 		}
 	}
-	r.setBroken(v, lim)
-	r.setHeadline(v)
+	if notRun {
+		r.Headline = []string{w.NotRun}
+	} else {
+		r.setBroken(v, lim)
+		r.setHeadline(v)
+	}
 	r.setFacts(v)
 	if v.Failure != nil && r.State == verdictFail {
 		r.setFailure(v, lim)
@@ -154,12 +165,8 @@ func (r *report) setBroken(v crash.Verdict, lim limits) {
 func (r *report) setHeadline(v crash.Verdict) {
 	w, t := r.words, r.Matrix.tally
 	add := func(s string) { r.Headline = append(r.Headline, s) }
-	switch {
-	case r.State == crash.Unjudged:
+	if r.State == crash.Unjudged {
 		add(w.UnjudgedMeans)
-		return
-	case r.State == verdictFail && v.Error != "" && len(v.Points) == 0:
-		add(w.NotRun)
 		return
 	}
 	if t.Points > 0 {

@@ -122,7 +122,7 @@ func TestHeadline(t *testing.T) {
 		"outbox/place: FAIL — it fails even without a fault; no-lost-event broke\n":                          noFault,
 		"outbox/relay: FAIL — survived 39 of 40 points; it fails in the run “no-queue-yet”; no-lost-event b": variant,
 		"outbox/relays: FAIL — survived 32 of 40 points; it hung at 8 points\n":                              hung(),
-		"outbox/relay: FAIL — it could not be run\n":                                                         notCompiled(),
+		"outbox/relay: FAIL — there is nothing to crash yet\n":                                               notCompiled(),
 		"outbox/place: UNJUDGED — the judge could not finish; this does not count against you\n":             unjudged(),
 	} {
 		if got := text(t, v, TextOptions{}); !strings.HasPrefix(got, want) {
@@ -167,7 +167,7 @@ func TestTextOnlyShows(t *testing.T) {
 }
 
 func TestTextFitsItsWidth(t *testing.T) {
-	for _, name := range []string{"pass", "lost-event", "hung", "huge"} {
+	for _, name := range []string{"pass", "lost-event", "hung"} {
 		for _, n := range []int{60, 80, 100} {
 			for i, l := range strings.Split(text(t, samples()[name], TextOptions{Width: n, Diagram: true, Long: true}), "\n") {
 				if i > 0 && width(l) > n && !strings.Contains(l, "crashcourse replay") && !strings.Contains(l, "   ") {
@@ -232,7 +232,7 @@ func TestWriteErrorsAreReturned(t *testing.T) {
 // monster has the most of everything, all of it in need of escapes.
 func monster() crash.Verdict {
 	v := huge()
-	v.Points, v.Failure.Trace.Messages = v.Points[:1200], v.Failure.Trace.Messages[:2000]
+	v.Points, v.Failure.Trace.Messages = v.Points[:400], v.Failure.Trace.Messages[:600]
 	bad := strings.Repeat(`"'&<>`, 400)
 	for i := range v.Points {
 		v.Points[i].Message, v.Points[i].Violation, v.Points[i].Outcome = bad, bad, crash.Violated
