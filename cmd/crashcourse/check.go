@@ -68,7 +68,7 @@ nothing, or hangs), 2 it could not be judged, 64 wrong use.`,
 			if err != nil {
 				return err
 			}
-			if err := exercise.Record(v); err != nil {
+			if err := exercise.Record(v, src); err != nil {
 				fmt.Fprintln(os.Stderr, "crashcourse: the verdict stands, but your progress could not be recorded:", err)
 			}
 			return printVerdict(cmd, v, asJSON)

@@ -27,8 +27,8 @@ verdict of an exercise, or of a verdict that was printed with --json. Without an
 argument it is the last failing verdict of all.
 
 With --at or --variant, as the report of a verdict gives them, the schedule is
-run again, on the answer that --file or --notebook names or that stands in
-exercises.`,
+run again, on the answer that the last verdict was about, or that --file or
+--notebook names.`,
 		Example: `  crashcourse replay
   crashcourse replay outbox/relay
   crashcourse replay outbox/relay --html report.html
@@ -53,9 +53,11 @@ exercises.`,
 				if _, err := crash.ParseSchedule(at); err != nil {
 					return usagef("%w", err)
 				}
-				src, err := source(args[0], file, notebook)
-				if err != nil {
-					return err
+				src := exercise.LastSource(args[0])
+				if file != "" || notebook != "" || len(src) == 0 {
+					if src, err = source(args[0], file, notebook); err != nil {
+						return err
+					}
 				}
 				if v, err = judge(cmd.Context(), src, crash.Request{Exercise: args[0], Mode: crash.Quick, Seed: seed, Schedule: at, Variant: variant}); err != nil {
 					return err

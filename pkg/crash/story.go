@@ -64,16 +64,16 @@ func story(b job, p PointResult, t wire.Trace) []string {
 			acts, before = nil, ""
 			continue
 		}
-		if m.Dir == wire.ToServer && m.Effect != wire.NoEffect && m.Effect != wire.Rollback {
+		if m.Dir == wire.ToServer && m.Effect != wire.NoEffect && m.Effect != wire.Rollback && m.Type != "Sync" {
 			acts = append(acts, m.Name)
 		}
 		before = m.Name
 	}
 	switch {
 	case len(b.schedule) > 0 && len(acts) > 0:
-		out = append(out, "After it, and after a restart if the process had ended, the program sent "+tally(acts)+".")
+		out = append(out, "Afterwards the program sent "+tally(acts)+".")
 	case len(b.schedule) > 0:
-		out = append(out, "After it the program sent nothing more that lasts.")
+		out = append(out, "Afterwards the program sent nothing more that lasts.")
 	case len(acts) > 0:
 		out = append(out, "The program sent "+tally(acts)+".")
 	default:
@@ -115,36 +115,20 @@ func strike(m wire.Message, before string) string {
 	return where + ": " + m.Fault + "."
 }
 
-// tally shortens a list of names: "BEGIN, 3 × INSERT outbox, COMMIT".
+// tally counts what was sent: "3 × INSERT outbox, COMMIT".
 func tally(names []string) string {
-	type group struct {
-		name string
-		n    int
-	}
-	var groups []group
+	count := map[string]int{}
+	var order []string
 	for _, n := range names {
-		if len(groups) > 0 && groups[len(groups)-1].name == n {
-			groups[len(groups)-1].n++
-			continue
+		if count[n] == 0 {
+			order = append(order, n)
 		}
-		groups = append(groups, group{n, 1})
+		count[n]++
 	}
-	const most = 10
-	left := 0
-	if len(groups) > most {
-		left = len(groups) - most
-		groups = groups[left:]
-	}
-	parts := make([]string, len(groups))
-	for i, g := range groups {
-		parts[i] = g.name
-		if g.n > 1 {
-			parts[i] = fmt.Sprintf("%d × %s", g.n, g.name)
+	for i, n := range order {
+		if count[n] > 1 {
+			order[i] = fmt.Sprintf("%d × %s", count[n], n)
 		}
 	}
-	s := strings.Join(parts, ", ")
-	if left > 0 {
-		s = fmt.Sprintf("%d things, the last of them %s", len(names), s)
-	}
-	return s
+	return strings.Join(order, ", ")
 }

@@ -60,10 +60,11 @@ func Check(t testing.TB, id string, h Handler) {
 		}
 		t.Fatal(err)
 	}
-	if src, err := callerSource(); err == nil {
-		v.Answer, _ = SourceHash(src, id) // unknown is better than none
+	src, err := callerSource()
+	if err == nil {
+		v.Answer, _ = SourceHash(src, id) // it may stand in several files: then it is not known
 	}
-	if err := Record(v); err != nil {
+	if err := Record(v, src); err != nil {
 		fmt.Fprintln(os.Stderr, "the verdict stands, but your progress could not be recorded:", err)
 	}
 	display(v)

@@ -14,9 +14,10 @@ import (
 	"crashcourse/pkg/state"
 )
 
-// Record keeps a verdict as the last one of its exercise, for the learner's
-// progress and for replays. An unjudged verdict is not kept.
-func Record(v crash.Verdict) error {
+// Record keeps a verdict as the last one of its exercise, and the source of the
+// answer with it, for the learner's progress and for replays. An unjudged
+// verdict is not kept.
+func Record(v crash.Verdict, source []byte) error {
 	if v.Verdict == crash.Unjudged {
 		return nil
 	}
@@ -38,7 +39,26 @@ func Record(v crash.Verdict) error {
 	if err := state.WriteFile(path, b, 0o644); err != nil {
 		return fmt.Errorf("exercise: keep the verdict: %w", err)
 	}
+	if err := state.WriteFile(sourceFile(path), source, 0o644); err != nil {
+		return fmt.Errorf("exercise: keep the answer: %w", err)
+	}
 	return progress.Record(dir, v)
+}
+
+func sourceFile(verdict string) string { return strings.TrimSuffix(verdict, ".json") + ".go.txt" }
+
+// LastSource returns the source of the answer that [LastVerdict] is about. It is
+// empty if that is not known.
+func LastSource(id string) []byte {
+	path, err := verdictFile(id)
+	if err != nil {
+		return nil
+	}
+	b, err := os.ReadFile(sourceFile(path))
+	if err != nil {
+		return nil // there is a verdict without it, or none
+	}
+	return b
 }
 
 // ErrNoVerdict is wrapped by the error of [LastVerdict] when there is none yet.

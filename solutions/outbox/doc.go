@@ -47,6 +47,17 @@ var (
 			"Put the channel into confirm mode, publish mandatory, wait for the confirmation of each message, look at what it says, and only then touch the row.",
 		},
 	}
+	// For outbox/place: nothing is published there, so the event is the row.
+	noOrderUnannounced = crash.Invariant{
+		Name:     noLostEvent.Name,
+		Says:     "Every order that is stored has its event in the outbox.",
+		Expected: "The order and its event are stored by one transaction: both, or neither.",
+		Hints: []string{
+			"Find the order without an event. What came between the two?",
+			"After which statement could the process have died, so that exactly this is left?",
+			"Two statements share their fate only inside one transaction, on one connection.",
+		},
+	}
 	noPhantomEvent = crash.Invariant{
 		Name:     "no-phantom-event",
 		Says:     "Nothing is announced that did not happen.",

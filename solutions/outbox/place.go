@@ -22,7 +22,7 @@ func placeSpec() *crash.Spec {
 		ID:         "outbox/place",
 		Schema:     schema,
 		Grants:     grants,
-		Invariants: []crash.Invariant{noLostEvent, noPhantomEvent, noLostOrder, eventIntact},
+		Invariants: []crash.Invariant{noOrderUnannounced, noPhantomEvent, noLostOrder, eventIntact},
 		Faults:     []crash.Fault{crash.Kill, crash.Cut, crash.FailStatement, crash.Blackhole, crash.Shutdown},
 		Scenario: func(a *crash.Arena, rng *rand.Rand, _ string) (crash.Scenario, error) {
 			s := &placing{arena: a}
@@ -226,7 +226,7 @@ func (s *placing) Check(ctx context.Context, faults int) ([]crash.Violation, err
 		name := fmt.Sprintf("order %d", i+1)
 		switch {
 		case order != nil && len(mine) == 0:
-			add(noLostEvent, "%s is stored, and no event announces it", name)
+			add(noOrderUnannounced, "%s is stored, and no event announces it", name)
 		case order == nil && len(mine) > 0:
 			add(noPhantomEvent, "an event announces %s, which is not stored", name)
 		case len(mine) > 1:
