@@ -7,10 +7,12 @@ type Action struct {
 	Kind ActionKind
 	// Until is read by Hold: the stream waits, without holding up any other,
 	// until an Action arrives here and is then applied. A closed channel passes.
+	// The wait also ends, and the message is dropped, when the lane freezes or
+	// closes or the connection ends; nil waits for that alone.
 	Until <-chan Action
 	// For is how long Delay holds the stream back.
 	For time.Duration
-	// SQLState is the code that Fail raises; 40001 when empty.
+	// SQLState is the code that Fail raises; 40001 when it is empty or no code.
 	SQLState string
 }
 
@@ -31,13 +33,16 @@ const (
 	// Towards the server what was forwarded before is delivered first.
 	Cut ActionKind = "cut"
 	// Blackhole swallows this message and all later ones of this stream (this
-	// direction of this connection), silently. The connection stays open.
+	// direction of this connection), silently. The connection stays open, and the
+	// end of the stream is swallowed too: the peer does not learn of it until the
+	// lane closes.
 	Blackhole ActionKind = "blackhole"
 	// Nack applies to a basic.publish on a channel with confirms: the message
 	// goes nowhere and the client is told basic.nack for it. Elsewhere it passes.
 	Nack ActionKind = "nack"
 	// Fail applies to a PostgreSQL Query or Execute: the server raises an error
-	// with SQLState in its place. Elsewhere it passes.
+	// with SQLState in its place. Elsewhere it passes, and so it does for a
+	// ROLLBACK and in a transaction block that has failed already.
 	Fail ActionKind = "fail"
 	// Shutdown tells the client that the server goes away (FATAL 57P01, or
 	// connection.close 320), then cuts the connection.

@@ -59,6 +59,8 @@ func (s *amqpSession) leave() ([]byte, bool) {
 
 func (s *amqpSession) left() bool { return s.closed }
 
+func (s *amqpSession) busy() bool { return false }
+
 // splitAck takes the refused publishes that an ack settles out of the channel,
 // and returns what to tell the client in its place; nil when there are none.
 func (c *amqpChannel) splitAck(tag uint64, multiple bool) []amqpSettle {

@@ -61,4 +61,6 @@ type session interface {
 	leave() (goodbye []byte, answers bool)
 	// left says that the server has answered.
 	left() bool
+	// busy says that the server is at work on something that it will answer.
+	busy() bool
 }

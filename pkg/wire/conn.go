@@ -14,6 +14,10 @@ import (
 // passed before.
 const partingTime = 250 * time.Millisecond
 
+// settleTime bounds how long PostgreSQL may work on what was forwarded before it
+// is told that the client has gone.
+const settleTime = 250 * time.Millisecond
+
 // conn is one connection of a process and its counterpart to the server. Two
 // goroutines pump it: pumpUp owns all writes to the server and the end of that
 // side, pumpDown reads from the server until the server ends the session.
@@ -29,16 +33,19 @@ type conn struct {
 	up      *stream
 	down    *stream
 
-	gone chan struct{} // closed when the connection has been left or has ended: holds end
+	gone    chan struct{} // closed when the connection has been left or has ended: holds end
+	settled chan struct{} // closed when the server, left, has nothing more to answer, or has ended
 
 	// Guarded by the ordering lock.
 	left    bool // nothing passes any more
+	over    bool // the server has ended the connection
+	quiet   bool // settled is closed
 	answers bool // the server answers our goodbye
 	polite  bool // let the client close its side
 }
 
 func newConn(l *Lane, proto Protocol, client net.Conn) *conn {
-	return &conn{lane: l, proto: proto, client: client, gone: make(chan struct{})}
+	return &conn{lane: l, proto: proto, client: client, gone: make(chan struct{}), settled: make(chan struct{})}
 }
 
 // serve runs the connection until both sides have ended.
@@ -197,6 +204,7 @@ func (c *conn) pumpUp() {
 	answers, polite := c.leave()
 	_ = c.up.dst.flush()
 	if !answers {
+		c.settle()
 		closeWrite(c.server)
 	}
 	if polite {
@@ -210,7 +218,7 @@ func (c *conn) pumpDown() {
 	var err error
 	for err == nil {
 		c.down.pump()
-		if c.hasLeft() {
+		if c.noteSettled(); c.hasLeft() {
 			// The broker has said that it is done. It would wait for us to close.
 			_ = c.server.Close()
 		}
@@ -284,6 +292,33 @@ func (c *conn) leaveLocked() {
 	goodbye, c.answers = c.session.leave()
 	c.up.dst.add(goodbye)
 	close(c.gone)
+	c.noteSettledLocked()
+}
+
+// settle waits until the server has answered all that it was sent and can
+// answer. A PostgreSQL with client_connection_check_interval set would drop what
+// it has not done yet on finding the connection closed. A statement that takes
+// long, for a lock perhaps, is not waited for.
+func (c *conn) settle() {
+	timer := time.NewTimer(settleTime)
+	defer timer.Stop()
+	select {
+	case <-c.settled:
+	case <-timer.C:
+	}
+}
+
+func (c *conn) noteSettled() {
+	c.lane.proxy.mu.Lock()
+	defer c.lane.proxy.mu.Unlock()
+	c.noteSettledLocked()
+}
+
+func (c *conn) noteSettledLocked() {
+	if c.left && !c.quiet && (c.over || !c.session.busy()) {
+		c.quiet = true
+		close(c.settled)
+	}
 }
 
 // hasLeft tells whether the server has answered our goodbye.
@@ -299,6 +334,8 @@ func (c *conn) serverEnded() (quiet bool) {
 	p := c.lane.proxy
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	c.over = true
+	defer c.noteSettledLocked()
 	if c.left {
 		return true
 	}

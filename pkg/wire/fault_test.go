@@ -39,9 +39,8 @@ func TestFreezeIsAConsistentCut(t *testing.T) {
 		if _, err := tx.Exec(ctx, "INSERT INTO "+table+" VALUES (1, 'x')"); err != nil {
 			t.Fatal(err)
 		}
-		publish(t, ch, queue, "published before")
-		for p.Trace().Messages[len(p.Trace().Messages)-1].Effect != Confirm {
-			time.Sleep(time.Millisecond)
+		if ok, err := publish(t, ch, queue, "published before").WaitContext(ctx); !ok || err != nil {
+			t.Fatal(ok, err)
 		}
 		committed := make(chan error, 1)
 		go func() { committed <- tx.Commit(ctx) }()
@@ -85,8 +84,8 @@ func TestCloseGivesDeliveriesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 20 {
-		if ok, err := publish(t, setup, queue, fmt.Sprint(i)).Wait(), error(nil); !ok || err != nil {
-			t.Fatal(ok, err)
+		if !publish(t, setup, queue, fmt.Sprint(i)).Wait() {
+			t.Fatal("refused")
 		}
 	}
 	for _, freeze := range []bool{true, false} {
@@ -345,19 +344,71 @@ func TestCloseLetsWhatWasSentPass(t *testing.T) {
 	}
 }
 
+// TestCloseLetsTheServerFinish closes a lane while PostgreSQL is at work on what
+// was sent, with a server that looks out for clients that have gone.
+func TestCloseLetsTheServerFinish(t *testing.T) {
+	table := makeTable(t)
+	for i := range 5 {
+		p := newProxy(t, Config{})
+		l := newLane(t, p)
+		c := connectPG(t, l)
+		execPG(t, c, "SET client_connection_check_interval = 1")
+		before := p.Steps()
+		result := make(chan error, 1)
+		go func() {
+			_, err := c.Exec(context.Background(), fmt.Sprintf("SELECT pg_sleep(0.05); INSERT INTO %s VALUES (%d, 'x')", table, i))
+			result <- err
+		}()
+		for p.Steps() == before {
+			time.Sleep(time.Millisecond)
+		}
+		l.Freeze()
+		closeLane(t, l)
+		await(t, "the client to notice", result)
+		if n := countPG(t, table); n != i+1 {
+			t.Fatalf("%d rows, want %d: what was forwarded was not done", n, i+1)
+		}
+	}
+}
+
+// TestCloseDoesNotWaitForLocks closes a lane whose statement waits for a lock
+// that somebody else keeps.
+func TestCloseDoesNotWaitForLocks(t *testing.T) {
+	table := makeTable(t)
+	holder := connectPG(t, nil)
+	execPG(t, holder, "BEGIN; LOCK TABLE "+table)
+	p := newProxy(t, Config{})
+	l := newLane(t, p)
+	c := connectPG(t, l)
+	execPG(t, c, "SET client_connection_check_interval = 10")
+	before := p.Steps()
+	result := make(chan error, 1)
+	go func() {
+		_, err := c.Exec(context.Background(), "DELETE FROM "+table)
+		result <- err
+	}()
+	for p.Steps() == before {
+		time.Sleep(time.Millisecond)
+	}
+	closeLane(t, l)
+	await(t, "the client to notice", result)
+}
+
 func TestCloseGivesUp(t *testing.T) {
 	p := newProxy(t, Config{})
 	l := newLane(t, p)
 	c := connectPG(t, l)
+	execPG(t, c, "SET client_connection_check_interval = 0")
+	before := p.Steps()
 	result := make(chan error, 1)
 	go func() {
 		_, err := c.Exec(context.Background(), "SELECT pg_sleep(3)")
 		result <- err
 	}()
-	for len(steps(p.Trace(), nil)) == 0 {
+	for p.Steps() == before {
 		time.Sleep(time.Millisecond)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 400*time.Millisecond)
 	defer cancel()
 	err := l.Close(ctx)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "1 connections") {

@@ -53,6 +53,11 @@ func setUp() (func(), error) {
 	if err != nil {
 		return nil, err
 	}
+	drop := func() { // also what a killed run with the same number left
+		_, _ = admin.Exec(ctx, "DROP DATABASE IF EXISTS "+testName+" WITH (FORCE)")
+		_ = manage(http.MethodDelete, s, "/api/vhosts/"+testName)
+	}
+	drop()
 	if _, err := admin.Exec(ctx, "CREATE DATABASE "+testName); err != nil {
 		return nil, err
 	}
@@ -63,9 +68,8 @@ func setUp() (func(), error) {
 	servers.amqpURL = withPath(s.AMQP, testName)
 	servers.pgAddr, servers.amqpAddr = hostOf(s.Postgres), hostOf(s.AMQP)
 	return func() {
-		_, _ = admin.Exec(ctx, "DROP DATABASE "+testName+" WITH (FORCE)")
+		drop()
 		_ = admin.Close(ctx)
-		_ = manage(http.MethodDelete, s, "/api/vhosts/"+testName)
 	}, nil
 }
 

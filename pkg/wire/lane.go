@@ -119,9 +119,11 @@ func (l *Lane) endHolds() {
 //
 // Of a lane that is not frozen, what its process had already sent still passes:
 // all of it when the process has ended before, as the kernel would deliver it.
-// Then the servers deal with all that was forwarded: to PostgreSQL the proxy
-// closes its side of the connection, and it asks a broker to close the
-// connection, which ends the channels in order. Messages held back are dropped.
+// Then the servers deal with all that was forwarded. PostgreSQL finds the end of
+// the stream once it has answered what was sent before; a statement that runs
+// for longer than a quarter of a second, for it waits for a lock perhaps, is not
+// waited for. A broker is asked to close the connection, which ends the channels
+// in order. Messages held back are dropped.
 //
 // When ctx ends first, the connections left are broken off, and the error says
 // how many. Close may be called again, from anywhere.

@@ -168,8 +168,12 @@ func TestCancel(t *testing.T) {
 		_, err := c.Exec(context.Background(), "SELECT pg_sleep(30)")
 		result <- err
 	}()
-	for len(steps(p.Trace(), nil)) == 0 {
-		time.Sleep(time.Millisecond)
+	direct := connectPG(t, nil)
+	for asleep := 0; asleep == 0; { // a cancel that comes before the statement is ignored
+		err := direct.QueryRow(within(t, 5*time.Second), "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND wait_event = 'PgSleep'", testName).Scan(&asleep)
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := c.PgConn().CancelRequest(within(t, 5*time.Second)); err != nil {
 		t.Fatal(err)

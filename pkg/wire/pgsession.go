@@ -160,3 +160,15 @@ func (s *pgSession) shutdown() []byte {
 func (s *pgSession) leave() ([]byte, bool) { return nil, false }
 
 func (s *pgSession) left() bool { return false }
+
+func (s *pgSession) busy() bool {
+	if s.copyBoth || s.copying != nil {
+		return false // it waits for us
+	}
+	for _, r := range s.queue {
+		if r.kind == 'Q' || r.kind == 'S' || r.kind == 'F' {
+			return true
+		}
+	}
+	return false
+}

@@ -32,7 +32,9 @@ type Config struct {
 	// under the ordering lock, so one call at a time over all streams of all
 	// lanes: it must not block, must not keep m, and must not call the Proxy or a
 	// Lane, but for Steps, Frozen, Process and the addresses. nil passes all.
-	// It is not asked about cancel requests, nor about what a fault swallows.
+	// It is not asked about cancel requests, about what a fault swallows, nor
+	// about messages that go into the entry of the one before (see the package's
+	// documentation).
 	Decide func(m *Message) Action
 
 	// Observe is told of each message after it was forwarded and recorded, but
@@ -78,8 +80,8 @@ func New(cfg Config) (*Proxy, error) {
 		if addr == "" || strings.HasPrefix(addr, "/") {
 			continue
 		}
-		if _, _, err := net.SplitHostPort(addr); err != nil {
-			return nil, fmt.Errorf("wire: server address %q is not host:port: %w", addr, err)
+		if _, _, err := net.SplitHostPort(addr); err != nil || strings.Contains(addr, "/") {
+			return nil, fmt.Errorf("wire: server address %q is not host:port: take the host and port out of the URL", addr)
 		}
 	}
 	if cfg.MaxDetail <= 0 {

@@ -80,6 +80,26 @@ func TestReplication(t *testing.T) {
 	if got, _ := pglogrepl.ParseLSN(confirmed); got != end {
 		t.Errorf("confirmed %s, want %s", confirmed, end)
 	}
+	// A stream that is cut off in the middle gives its slot back as well.
+	l = newLane(t, p)
+	c, err = pgconn.Connect(ctx, withQuery(pgThrough(l), "replication=database"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.Background())
+	err = pglogrepl.StartReplication(ctx, c, slot, 0, pglogrepl.StartReplicationOptions{
+		PluginArgs: []string{"proto_version '1'", "publication_names '" + table + "_pub'"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Freeze()
+	closeLane(t, l)
+	var active bool
+	if err := direct.QueryRow(ctx, "SELECT active FROM pg_replication_slots WHERE slot_name = $1", slot).Scan(&active); err != nil || active {
+		t.Errorf("right after Close the slot is in use: %v, %v", active, err)
+	}
+
 	var names []string
 	for _, m := range p.Trace().Messages {
 		names = append(names, m.Name)
