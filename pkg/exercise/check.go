@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/janpfeifer/gonb/gonbui"
+	"github.com/janpfeifer/gonb/gonbui/protocol"
 
 	"crashcourse/pkg/crash"
 	"crashcourse/pkg/state"
@@ -178,17 +179,23 @@ func (s *Progress) End() {
 	}
 }
 
-// display shows a verdict: as a picture in a notebook, and always as text.
+// display shows a verdict: in a notebook as a picture, with the text for those
+// who cannot see it, and elsewhere as text.
 func display(v crash.Verdict) {
-	if gonbui.IsNotebook {
-		picture, err := view.HTML(v)
-		if err == nil {
-			gonbui.DisplayHTML(picture)
-		} else {
-			fmt.Fprintln(os.Stderr, "the picture could not be drawn:", err)
+	if !gonbui.IsNotebook {
+		if err := view.Text(os.Stdout, v, view.TextOptions{}); err != nil {
+			fmt.Fprintln(os.Stderr, "the report could not be printed:", err)
 		}
+		return
 	}
-	if err := view.Text(os.Stdout, v, view.TextOptions{}); err != nil {
-		fmt.Fprintln(os.Stderr, "the report could not be printed:", err)
+	var text strings.Builder
+	picture, err := view.HTML(v)
+	if err = errors.Join(err, view.Text(&text, v, view.TextOptions{})); err != nil {
+		fmt.Fprintln(os.Stderr, "the report could not be drawn:", err)
 	}
+	gonbui.SendData(&protocol.DisplayData{Data: map[protocol.MIMEType]any{
+		protocol.MIMETextHTML:  picture,
+		protocol.MIMETextPlain: text.String(),
+	}})
+	gonbui.Sync() // the cell ends soon, and with it what was not sent
 }
