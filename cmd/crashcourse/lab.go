@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -79,6 +81,7 @@ func lab(cmd *cobra.Command, opt servers.Options, jopt jupyter.Options, port int
 	}
 	defer unlock()
 
+	leaveOnSecondSignal(cmd.Context())
 	ctx, cancel := context.WithCancelCause(cmd.Context())
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -132,6 +135,22 @@ func lab(cmd *cobra.Command, opt servers.Options, jopt jupyter.Options, port int
 	case <-j.Done():
 		return fmt.Errorf("JupyterLab ended by itself (%v): see %s", j.Err(), filepath.Join(opt.State, "jupyter", "log"))
 	}
+}
+
+// leaveOnSecondSignal ends the process at once when, after the signal that
+// ended ctx, another one comes; what runs is then left to the next lab. One
+// that comes within a second is the same one again: some wrappers send a
+// signal both to a process and to its group.
+func leaveOnSecondSignal(ctx context.Context) {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, func() {
+		for first := time.Now(); ; {
+			if <-signals; time.Since(first) > time.Second {
+				os.Exit(exitInterrupted)
+			}
+		}
+	})
 }
 
 // warm prepares what the first cells would wait for. Whatever fails here fails

@@ -25,8 +25,11 @@ import (
 	"crashcourse/pkg/state"
 )
 
-// exitUsage is the exit code for a wrong use of the command.
-const exitUsage = 64
+// Exit codes beside 0 and 1.
+const (
+	exitUsage       = 64  // a wrong use of the command
+	exitInterrupted = 130 // as shells have it
+)
 
 // exitError carries an exit code up to main. A nil err exits without a word:
 // what there was to say has been said.
@@ -50,10 +53,9 @@ func usagef(format string, args ...any) error {
 }
 
 func main() {
-	// The first signal asks for an orderly end; a second one ends at once, and
-	// what runs is then left to the next call.
+	// A signal asks for an orderly end, which every command brings to an end
+	// in bounded time.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	context.AfterFunc(ctx, stop)
 	err := newRoot().ExecuteContext(ctx)
 	interrupted := ctx.Err() != nil
 	stop()
@@ -76,7 +78,7 @@ func report(err error, interrupted bool) int {
 		return exit.code
 	case interrupted && errors.Is(err, context.Canceled):
 		fmt.Fprintln(os.Stderr, "crashcourse: stopped")
-		return 130
+		return exitInterrupted
 	}
 	fmt.Fprintln(os.Stderr, "crashcourse:", err)
 	return 1

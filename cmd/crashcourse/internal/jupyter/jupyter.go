@@ -189,6 +189,12 @@ func (l *lines) tail() string {
 	return strings.Join(all[max(0, len(all)-4):], " / ")
 }
 
+// brief is the last of the lines that an error carries.
+func brief(err error) string {
+	text := err.Error()
+	return strings.TrimPrefix(text[max(0, strings.LastIndex(text, " / ")):], " / ")
+}
+
 // offline recognises that a download failed for want of a network.
 func offline(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) {

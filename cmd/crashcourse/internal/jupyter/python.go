@@ -30,7 +30,7 @@ func preparePython(ctx context.Context, opt Options) error {
 	if err != nil {
 		step.Fail()
 		if offline(err) {
-			return fmt.Errorf("jupyter: the first set-up needs a network, to fetch JupyterLab: connect, then try again (%w)", err)
+			return fmt.Errorf("jupyter: the first set-up needs a network, to fetch JupyterLab: connect, then try again (%s)", brief(err))
 		}
 		return fmt.Errorf("jupyter: install JupyterLab: %w", err)
 	}

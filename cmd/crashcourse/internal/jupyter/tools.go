@@ -81,7 +81,7 @@ func prepareTools(ctx context.Context, opt Options) error {
 		}
 		step.Fail()
 		if offline(err) {
-			return fmt.Errorf("jupyter: the first set-up needs a network, to fetch the Go modules of go.mod: connect, then try again (%w)", err)
+			return fmt.Errorf("jupyter: the first set-up needs a network, to fetch the Go modules of go.mod: connect, then try again (%s)", brief(err))
 		}
 		return fmt.Errorf("jupyter: build %s: %w", t.path, err)
 	}
