@@ -1,0 +1,350 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"html"
+	"os"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"crashcourse/pkg/crash"
+	"crashcourse/pkg/view"
+	"crashcourse/pkg/wire"
+)
+
+// Work is a function that can be run as a process of its own. Both connections
+// are the process's own. ctx ends when the run does.
+type Work func(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error
+
+// Bounds of a run.
+const (
+	quietAfter = 400 * time.Millisecond // nothing that lasts has passed for so long: the processes have done what there is to do
+	heldFor    = 300 * time.Millisecond // the same, for letting a held message go
+	stillFor   = 60 * time.Millisecond  // nothing at all has passed for so long: all that the process had sent is through
+	startTime  = 15 * time.Second       // to the first message of each process
+	longest    = 20 * time.Second
+	stopTime   = 2 * time.Second // from being asked to stop to the end
+)
+
+// Run runs work in a process of its own, lets the faults strike, each at most
+// once and in any order, and draws the conversation that the process had with
+// both servers. It ends when the process has ended, or when nothing that lasts
+// has been said for a moment: then the process is asked to stop.
+func (l *Lab) Run(work Work, faults ...Fault) wire.Trace {
+	return l.Together([]Work{work}, faults...)
+}
+
+// Together runs several functions at the same time, each in a process of its
+// own, as [Run] does. Each fault strikes the first process that sends, or is
+// about to receive, such a message.
+func (l *Lab) Together(works []Work, faults ...Fault) wire.Trace {
+	l.calls++
+	if l.role != nil {
+		if l.role.call == l.calls && l.role.work < len(works) {
+			l.role.run(works[l.role.work])
+		}
+		return wire.Trace{}
+	}
+	r := &run{lab: l, works: works, faults: slices.Clone(faults), events: make(chan func(), 64)}
+	if err := r.do(l.ctx); err != nil {
+		l.fail(err)
+	}
+	r.show()
+	return r.trace
+}
+
+// run is one run.
+type run struct {
+	lab    *Lab
+	works  []Work
+	faults []Fault
+	proxy  *wire.Proxy
+	procs  []*process
+	events chan func() // what happened, to be dealt with by the run's goroutine
+	trace  wire.Trace
+	calm   bool // it ended because nothing more happened
+
+	mu       sync.Mutex
+	struck   map[int]int // by place in faults: the process
+	seen     map[int]int // messages that a fault could have struck
+	spoke    map[int]bool
+	lastAny  time.Time // the last message
+	lastWork time.Time // the last one that lasts
+	release  chan wire.Action
+	heldAt   time.Time
+}
+
+func (r *run) do(ctx context.Context) error {
+	if r.lab.at.card == nil {
+		return r.lab.at.notFresh()
+	}
+	r.struck, r.seen, r.spoke = map[int]int{}, map[int]int{}, map[int]bool{}
+	pg, mq, err := r.lab.at.addresses()
+	if err != nil {
+		return err
+	}
+	r.proxy, err = wire.New(wire.Config{Postgres: pg, AMQP: mq, Decide: r.decide, Observe: r.observe})
+	if err != nil {
+		return err
+	}
+	defer r.proxy.Close()
+	defer func() {
+		for _, p := range r.procs {
+			p.kill()
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	for i := range r.works {
+		p, err := r.start(i)
+		if err != nil {
+			return err
+		}
+		r.mu.Lock()
+		r.procs = append(r.procs, p)
+		r.mu.Unlock()
+	}
+	if err := r.watch(ctx); err != nil {
+		return err
+	}
+	r.trace = tidy(r.proxy.Trace(), r.calm)
+	return r.stop(ctx)
+}
+
+// decide is called under the wires' ordering lock.
+func (r *run) decide(m *wire.Message) wire.Action {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spoke[m.Process] = r.spoke[m.Process] || m.Step
+	r.lastAny = time.Now()
+	for i, f := range r.faults {
+		if _, over := r.struck[i]; over || !f.meets(m) {
+			continue
+		}
+		r.seen[i]++
+		if r.seen[i] != f.nth {
+			continue
+		}
+		r.struck[i] = m.Process
+		m.Fault = string(f.kind)
+		r.lastWork = time.Now()
+		switch f.kind {
+		case crash.Kill:
+			go r.kill(m.Process)
+			return wire.Action{Kind: wire.Hold} // until the lane freezes
+		case crash.Delay:
+			r.release, r.heldAt = make(chan wire.Action), r.lastWork
+		}
+		return f.action(r.release)
+	}
+	return wire.Action{}
+}
+
+// kill freezes a process and has it killed, while the message that it is to be
+// killed before is held back. Its two connections take different ways: what it
+// had sent on the other one before this message gets through first.
+func (r *run) kill(process int) {
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		r.mu.Lock()
+		still := time.Since(r.lastAny) > stillFor
+		r.mu.Unlock()
+		if still {
+			break
+		}
+	}
+	r.events <- func() { r.bury(process) }
+}
+
+// observe is called under the wires' ordering lock.
+func (r *run) observe(m *wire.Message) {
+	if lasts(m) {
+		r.mu.Lock()
+		r.lastWork = time.Now()
+		r.mu.Unlock()
+	}
+}
+
+// watch waits for the end of the work.
+func (r *run) watch(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	began := time.Now()
+	for {
+		if !slices.ContainsFunc(r.procs, func(p *process) bool { return !p.over }) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			if r.lab.ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return nil // it never calmed down: show what there is
+		case f := <-r.events:
+			f()
+		case <-tick.C:
+			r.mu.Lock()
+			quiet := time.Since(r.lastWork)
+			silent := !slices.ContainsFunc(r.procs, func(p *process) bool { return !p.over && !r.spoke[p.lane.Process()] })
+			if r.release != nil && quiet > heldFor && time.Since(r.heldAt) > heldFor && silent {
+				close(r.release)
+				r.release, r.lastWork = nil, time.Now()
+				quiet = 0
+			}
+			r.mu.Unlock()
+			if silent && quiet > quietAfter && time.Since(began) > quietAfter || !silent && time.Since(began) > startTime {
+				r.calm = true
+				return nil
+			}
+		}
+	}
+}
+
+// bury deals with a process that a fault has killed.
+func (r *run) bury(n int) {
+	p := r.procs[n-1]
+	p.lane.Freeze()
+	p.kill()
+	p.end = "was killed"
+	r.close(p)
+}
+
+// close lets the servers notice that a process has ended.
+func (r *run) close(p *process) {
+	p.over = true
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := p.lane.Close(ctx); err != nil {
+		p.output.WriteString("(" + err.Error() + ")\n")
+	}
+}
+
+// stop ends the processes that still run: one that is cut off by a blackhole
+// like a crash would, the others by asking them.
+func (r *run) stop(ctx context.Context) error {
+	for _, p := range r.procs {
+		if p.over {
+			continue
+		}
+		if r.dark(p) {
+			p.kill()
+			p.end = "waited for an answer that did not come, and was killed"
+			r.close(p)
+			continue
+		}
+		p.ask()
+		p.end = "had nothing more to do, and was stopped"
+	}
+	deadline := time.After(stopTime)
+	for slices.ContainsFunc(r.procs, func(p *process) bool { return !p.over }) {
+		select {
+		case f := <-r.events:
+			f()
+		case <-deadline:
+			for _, p := range r.procs {
+				if !p.over {
+					p.kill()
+					p.end = "did not stop within two seconds of its context's end, and was killed"
+					r.close(p)
+				}
+			}
+		case <-ctx.Done():
+			if r.lab.ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// dark says whether a blackhole has struck the process.
+func (r *run) dark(p *process) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, n := range r.struck {
+		if n == p.lane.Process() && r.faults[i].kind == crash.Blackhole {
+			return true
+		}
+	}
+	return false
+}
+
+// show draws the run.
+func (r *run) show() {
+	title := "The conversation of " + r.names()
+	var notes []string
+	for i, f := range r.faults {
+		if _, ok := r.struck[i]; !ok {
+			notes = append(notes, fmt.Sprintf("The fault never struck: no message number %d was named %s. The names are those in the diagram.", f.nth, f.before))
+		}
+	}
+	for i, p := range r.procs {
+		who := "The process"
+		if len(r.procs) > 1 {
+			who = fmt.Sprintf("Process %d", i+1)
+		}
+		notes = append(notes, who+" "+p.end+".")
+	}
+	var text strings.Builder
+	rich, err := view.TraceSVG(&r.trace, view.TraceOptions{Title: title})
+	if err == nil {
+		err = view.TraceText(&text, &r.trace, view.TraceOptions{Title: title, Width: 90})
+	}
+	if err != nil {
+		r.lab.fail(err)
+	}
+	var b strings.Builder
+	b.WriteString(`<div class="ccl-run">` + rich + `</div>`)
+	for _, n := range notes {
+		b.WriteString("<p>" + html.EscapeString(n) + "</p>")
+		text.WriteString(n + "\n")
+	}
+	for i, p := range r.procs {
+		if said := strings.TrimSpace(p.output.String()); said != "" {
+			head := fmt.Sprintf("Process %d printed:", i+1)
+			b.WriteString("<p>" + head + "</p><pre>" + html.EscapeString(said) + "</pre>")
+			text.WriteString(head + "\n" + said + "\n")
+		}
+	}
+	r.lab.out.show(framed(b.String()), text.String())
+}
+
+func (r *run) names() string {
+	var names []string
+	for _, w := range r.works {
+		if n := nameOf(w); !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	return strings.Join(names, " and ")
+}
+
+// nameOf returns the name of a function, as its declaration has it.
+func nameOf(f any) string {
+	fn := runtime.FuncForPC(reflect.ValueOf(f).Pointer())
+	if fn == nil {
+		return "a function"
+	}
+	_, name, _ := strings.Cut(fn.Name()[strings.LastIndex(fn.Name(), "/")+1:], ".")
+	if strings.Contains(name, ".") {
+		return "a function" // a closure or a method
+	}
+	return name
+}
+
+// self is the path of the running binary.
+func self() (string, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return "", errors.Join(errors.New("lab: find the cell's own binary"), err)
+	}
+	return path, nil
+}
