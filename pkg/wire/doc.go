@@ -29,7 +29,8 @@
 //
 // Steps towards PostgreSQL are Query, Execute, CopyDone, CopyFail and
 // FunctionCall, and a Sync that commits writes made outside a transaction block.
-// Steps back are what ends a statement, errors and notifications. In AMQP every
+// Steps back are what ends a statement, errors and notifications. An empty query,
+// which pools send as a ping when they feel like it, is none. In AMQP every
 // method is a step but those of the connection; a publish or deliver is one
 // message with its header and body.
 //
@@ -111,8 +112,8 @@
 // # What it costs
 //
 // `go test -bench Compare ./pkg/wire` runs the same small messages direct and
-// through a proxy, in turns. A confirmed publish keeps over nine tenths of its
-// throughput. A query on an idle connection, which takes next to no time in the
-// server, keeps more than half: the way there and back grows by two wake-ups, some
-// 30 to 60 µs.
+// through a proxy, in turns. On two busy cores a query that takes next to no time
+// in the server kept 60 to 75 percent of its rate, one after the other, and
+// confirmed publishes 78 to 95 percent: the way there and back grows by two
+// wake-ups, some 30 to 60 µs.
 package wire

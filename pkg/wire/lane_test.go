@@ -246,6 +246,31 @@ func TestProcessesAndConnectionsAreNumbered(t *testing.T) {
 	}
 }
 
+// TestConnectAfterFreeze connects to a lane that is frozen: nothing happens,
+// until the lane closes.
+func TestConnectAfterFreeze(t *testing.T) {
+	p := newProxy(t, Config{})
+	l := newLane(t, p)
+	l.Freeze()
+	result := make(chan error, 1)
+	go func() {
+		_, err := pgconn.Connect(context.Background(), pgThrough(l))
+		result <- err
+	}()
+	select {
+	case err := <-result:
+		t.Fatalf("a connection was made, or refused: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	closeLane(t, l)
+	if err := await(t, "the client to notice", result); err == nil {
+		t.Error("connected through a closed lane")
+	}
+	if n := len(p.Trace().Messages); n != 0 {
+		t.Errorf("%d messages passed a frozen lane", n)
+	}
+}
+
 func TestTraceIsBounded(t *testing.T) {
 	p := newProxy(t, Config{MaxTrace: 10, MaxDetail: 8})
 	c := connectPG(t, newLane(t, p))

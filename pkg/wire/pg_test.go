@@ -263,6 +263,18 @@ func TestLargeRows(t *testing.T) {
 		"> SELECT "+table, "< SELECT "+table+" done", "> INSERT "+table, "< INSERT "+table+" done")
 }
 
+// TestPing checks that a pool's pings do not shift the numbers of steps.
+func TestPing(t *testing.T) {
+	p := newProxy(t, Config{})
+	c := connectPG(t, newLane(t, p))
+	execPG(t, c, "SELECT 1")
+	if err := c.Ping(within(t, 5*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	execPG(t, c, "SELECT 2")
+	expectSteps(t, p.Trace(), "> SELECT 1", "< SELECT 1 done", "> SELECT 2", "< SELECT 2 done")
+}
+
 func TestPoolsInParallel(t *testing.T) {
 	table := makeTable(t)
 	p := newProxy(t, Config{})

@@ -63,7 +63,7 @@ func (d *pgDown) describe(kind byte, body []byte, m *Message) (hide bool) {
 	case 'C', 'I', 's':
 		r, ok := s.finished()
 		tag, _ := cstring(body)
-		m.Step, m.Detail = true, clip(string(tag), s.detail)
+		m.Step, m.Detail = kind != 'I', clip(string(tag), s.detail)
 		m.Name, m.Effect = answerName(r, ok, string(tag))
 		s.copying = nil
 		switch kind {

@@ -92,7 +92,10 @@ func (u *pgUp) describe(body []byte, m *Message) {
 		text, _ := cstring(body)
 		u.sql = s.sql.of(text)
 		u.effect, u.block = u.sql.simple(s.inBlock)
-		m.Name, m.Detail, m.Step = u.sql.name, u.sql.text, true
+		m.Name, m.Detail = u.sql.name, u.sql.text
+		// Pools ping with an empty query whenever a connection was idle for long:
+		// as a step it would shift the numbers of those that matter.
+		m.Step = len(u.sql.stmts) > 0
 	case 'P':
 		name, rest := cstring(body)
 		text, _ := cstring(rest)
