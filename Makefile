@@ -22,7 +22,7 @@ test: build
 	@.ci/test
 
 bench: build
-	@.ci/bench
+	@.ci/bench $(BENCHFLAGS)
 
 clean:
 	@if [ -e '$(CRASHCOURSE_STATE)/run.json' ]; then $(MAKE) --no-print-directory build && $(CRASHCOURSE) down --purge; fi
