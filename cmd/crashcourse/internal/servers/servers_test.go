@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -156,6 +157,8 @@ func TestLife(t *testing.T) {
 		}
 	})
 
+	t.Run("Docker is asked for what it should do", func(t *testing.T) { fakeDocker(t, opt, first) })
+
 	t.Run("a lost password is set anew", func(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(opt.State, "postgres/server.json"), []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
@@ -235,6 +238,72 @@ func TestLife(t *testing.T) {
 			t.Errorf("the last Release stopped %v, %v", stopped, err)
 		}
 	})
+}
+
+// fakeDocker stands a script in for Docker. Its containers are the private
+// servers that run already.
+func fakeDocker(t *testing.T, opt Options, running *Lease) {
+	bin, dir := t.TempDir(), t.TempDir()
+	log := filepath.Join(dir, "log")
+	script := "#!/bin/sh\necho \"$@\" >>" + log + "\ncase \"$*\" in *up*) env | grep ^CRASHCOURSE_ >>" + log + "; test -n \"$FAKE_FAILS\" && echo no such image && exit 1;; esac\nexit 0\n"
+	if err := os.WriteFile(filepath.Join(bin, "docker"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	if ok, why := dockerEngine(t.Context()); !ok {
+		t.Fatal(why)
+	}
+	opt.State = dir
+
+	t.Setenv("FAKE_FAILS", "1")
+	var rec record
+	if _, _, err := startDocker(t.Context(), opt, &rec); err == nil || !strings.Contains(err.Error(), "no such image") || rec.Docker != "" || rec.Kind != "" {
+		t.Errorf("when it fails: %v, %+v", err, rec)
+	}
+
+	t.Setenv("FAKE_FAILS", "")
+	conf := dockerConf{}
+	for _, p := range []struct {
+		url      string
+		port     *int
+		password *string
+	}{
+		{running.Servers.Postgres, &conf.Postgres, &conf.PostgresPassword},
+		{running.Servers.AMQP, &conf.AMQP, &conf.RabbitPassword},
+		{running.Servers.Management, &conf.Management, &conf.RabbitPassword},
+	} {
+		u, err := url.Parse(p.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if *p.port, err = strconv.Atoi(u.Port()); err != nil {
+			t.Fatal(err)
+		}
+		*p.password, _ = u.User.Password()
+	}
+	if err := saveJSON(filepath.Join(dir, "docker.json"), conf); err != nil {
+		t.Fatal(err)
+	}
+	rec.Docker = "known already, so that its ports are kept"
+	s, started, err := startDocker(t.Context(), opt, &rec)
+	if err != nil || len(started) != 1 || s.Postgres != running.Servers.Postgres || s.AMQP != running.Servers.AMQP {
+		t.Fatalf("%v, %v", started, err)
+	}
+	if _, err := stopAll(t.Context(), opt, rec); err != nil {
+		t.Error(err)
+	}
+	said, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"compose --project-name crashcourse-", "--file " + filepath.Join(opt.Root, "docker/compose.yaml") + " up --detach --wait",
+		"CRASHCOURSE_POSTGRES_PORT=" + strconv.Itoa(conf.Postgres), " stop\n",
+	} {
+		if !strings.Contains(string(said), want) {
+			t.Errorf("Docker was not asked %q but:\n%s", want, said)
+		}
+	}
 }
 
 // TestSideBySide starts a second pair while a first is starting, where the
