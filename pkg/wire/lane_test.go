@@ -187,37 +187,40 @@ func TestSlowReader(t *testing.T) {
 // the client, waits for a heartbeat.
 func TestHeldConnectionStaysAlive(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes ten seconds")
+		t.Skip("takes five seconds")
 	}
-	queue := makeQueue(t)
-	for _, name := range []string{"basic.publish " + queue, "basic.ack 1"} {
-		dir := ToServer
-		if name == "basic.ack 1" {
-			dir = ToClient
-		}
-		until := make(chan Action)
-		decide, hit := at(dir, name, Action{Kind: Hold, Until: until})
-		l := newLane(t, newProxy(t, Config{Decide: decide}))
-		conn, err := amqp.DialConfig(amqpThrough(l), amqp.Config{Heartbeat: time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ch := channelOf(t, conn)
-		if err := ch.Confirm(false); err != nil {
-			t.Fatal(err)
-		}
-		dc := publish(t, ch, queue, "x")
-		await(t, "the hold", hit)
-		select {
-		case <-dc.Done():
-			t.Fatal("settled while held")
-		case <-time.After(5 * time.Second):
-		}
-		until <- Action{}
-		if ok, err := dc.WaitContext(within(t, 5*time.Second)); !ok || err != nil {
-			t.Errorf("%s: after a long hold: %v %v", name, ok, err)
-		}
-		_ = conn.Close()
+	for _, dir := range []Direction{ToServer, ToClient} {
+		t.Run(map[Direction]string{ToServer: "publish", ToClient: "confirm"}[dir], func(t *testing.T) {
+			t.Parallel()
+			queue := makeQueue(t)
+			name := "basic.publish " + queue
+			if dir == ToClient {
+				name = "basic.ack 1"
+			}
+			until := make(chan Action)
+			decide, hit := at(dir, name, Action{Kind: Hold, Until: until})
+			l := newLane(t, newProxy(t, Config{Decide: decide}))
+			conn, err := amqp.DialConfig(amqpThrough(l), amqp.Config{Heartbeat: time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			ch := channelOf(t, conn)
+			if err := ch.Confirm(false); err != nil {
+				t.Fatal(err)
+			}
+			dc := publish(t, ch, queue, "x")
+			await(t, "the hold", hit)
+			select {
+			case <-dc.Done():
+				t.Fatal("settled while held")
+			case <-time.After(5 * time.Second):
+			}
+			until <- Action{}
+			if ok, err := dc.WaitContext(within(t, 5*time.Second)); !ok || err != nil {
+				t.Errorf("after a long hold: %v %v", ok, err)
+			}
+		})
 	}
 }
 
