@@ -14,15 +14,16 @@ import (
 
 // Bounds of a run. None is waited for where something can be seen instead.
 const (
-	tick        = 10 * time.Millisecond
-	restAfter   = 80 * time.Millisecond   // a process silent for so long, without using its CPU, rests
-	longRest    = 1500 * time.Millisecond // the same where a timer of the answer's is waited out
-	lookAfter   = 250 * time.Millisecond  // how often the memory of a talking process is looked at
-	hungAfter   = 2500 * time.Millisecond // a process at rest for so long, with work to do, hangs
-	stuckAfter  = 6 * time.Second         // a process that is busy for so long without achieving anything is stuck
-	stopTimeout = 2 * time.Second         // from being asked to stop to the end
-	runTimeout  = 60 * time.Second
-	maxRestarts = 8 // in a row, without progress
+	tick         = 10 * time.Millisecond
+	restAfter    = 80 * time.Millisecond   // a process silent for so long, without using its CPU, rests
+	longRest     = 1500 * time.Millisecond // the same where a timer of the answer's is waited out
+	lookAfter    = 250 * time.Millisecond  // how often the memory of a talking process is looked at
+	hungAfter    = 2500 * time.Millisecond // a process at rest for so long, with work to do, hangs
+	stuckAfter   = 6 * time.Second         // a process that is busy for so long without achieving anything is stuck
+	stopTimeout  = 2 * time.Second         // from being asked to stop to the end
+	closeTimeout = 5 * time.Second         // for the servers to notice that a process has ended
+	runTimeout   = 60 * time.Second
+	maxRestarts  = 8 // in a row, without progress
 )
 
 // runner runs schedules of one spec and program in one arena.
@@ -269,7 +270,7 @@ func (n *run) launch(ctx context.Context, slot int) error {
 // noticed, so that what the next one finds is what outlived this one.
 func (n *run) bury(ctx context.Context, p *Process) error {
 	p.cleanup()
-	closing, cancel := context.WithTimeout(ctx, 5*time.Second)
+	closing, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	if err := p.lane.Close(closing); err != nil {
 		// A backend may wait for a lock and not look at its socket: end it.
@@ -285,18 +286,24 @@ func (n *run) endAll(ctx context.Context) {
 	n.ending = true
 	n.mu.Unlock()
 	n.letGo()
+	// All at once: sessions may wait for each other's locks.
+	var all sync.WaitGroup
 	for _, p := range n.procs {
 		if p.buried {
 			continue
 		}
-		p.kill()
-		p.cleanup()
-		closing, cancel := context.WithTimeout(ctx, 5*time.Second)
-		if p.lane.Close(closing) != nil {
-			_ = n.arena.endSessions(closing)
-		}
-		cancel()
+		p.lane.Freeze()
+		all.Go(func() {
+			p.kill()
+			p.cleanup()
+			closing, cancel := context.WithTimeout(ctx, closeTimeout)
+			defer cancel()
+			if p.lane.Close(closing) != nil {
+				_ = n.arena.endSessions(closing)
+			}
+		})
 	}
+	all.Wait()
 }
 
 // loop runs until the work is done, an invariant is certain to be broken, or
