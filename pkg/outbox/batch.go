@@ -32,14 +32,20 @@ var errBusy = errors.New("outbox: another relay is at work")
 
 // A partition is a set of slots, so that relays with different numbers of
 // partitions exclude each other where they overlap.
+//
+// The planner's figures of a table that fills and empties all the time are never
+// right. Left alone it reads and sorts the whole backlog for each batch, or
+// compiles the query. With these settings it walks along the index.
 const lockSQL = `
 SELECT bool_and(pg_try_advisory_xact_lock(hashtext('outbox.relay.' || 'outbox'::regclass::oid), slot)),
-       min(set_config('idle_in_transaction_session_timeout', $3::text, true))
+       (SELECT set_config('idle_in_transaction_session_timeout', $3::text, true)
+            || set_config('enable_seqscan', 'off', true) || set_config('enable_bitmapscan', 'off', true)
+            || set_config('enable_sort', 'off', true) || set_config('jit', 'off', true))
 FROM generate_series($1::integer, 63, $2::integer) AS slot`
 
-// pendingSQL reads what is pending and not held. The looks at outbox_held are scalar subqueries, so that the rows come out of
-// the index in order and are never all read and sorted first. The payloads of
-// one batch are limited to 16 MiB, as they are stored.
+// pendingSQL reads what is pending and not held. The looks at outbox_held are
+// scalar subqueries because a join might be done in another order. The payloads
+// of one batch are limited to 16 MiB, as they are stored.
 const pendingSQL = pendingHead + pendingTail
 
 // heldSQL reads, of some aggregates that are held, what is due.
@@ -47,7 +53,7 @@ const heldSQL = pendingHead + ` AND o.aggregate_id = ANY($4::text[])` + pendingT
 
 const pendingHead = `
 SELECT seq, message_id, aggregate_id, type, payload::text, created_at, attempts
-FROM (SELECT *, sum(size) OVER (ORDER BY seq) - size AS before
+FROM (SELECT *, sum(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) - size AS before
       FROM (SELECT o.*, pg_column_size(o.payload) AS size,
                    coalesce((SELECT h.attempts FROM outbox_held h WHERE h.aggregate_id = o.aggregate_id), 0) AS attempts
             FROM outbox o

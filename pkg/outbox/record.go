@@ -34,19 +34,22 @@ func (s *session) record() error {
 	outcomes := s.outcomes
 	var pending []record
 	for outcomes != nil || len(pending) > 0 {
-		var again <-chan time.Time
-		if len(pending) > 0 {
-			again = time.After(2 * time.Millisecond) // they are visible in a moment
-		}
-		select {
-		case rec, open := <-outcomes:
-			if !open {
-				outcomes = nil
-				break
+		if len(pending) == 0 {
+			select {
+			case rec, open := <-outcomes:
+				if !open {
+					return nil
+				}
+				pending = append(pending, rec)
+			case <-s.r.hard.Done():
+				return nil
 			}
-			pending = gather(append(pending, rec), outcomes)
-		case <-again:
-		case <-s.r.hard.Done():
+		}
+		var open bool
+		if pending, open = s.gather(pending, outcomes); !open {
+			outcomes = nil
+		}
+		if s.r.hard.Err() != nil {
 			return nil
 		}
 		var err error
@@ -61,20 +64,32 @@ func (s *session) record() error {
 	return nil
 }
 
-// gather adds what is there already, up to a point.
-func gather(pending []record, outcomes <-chan record) []record {
-	for len(pending) < 1000 {
+// recordInterval is how long outcomes are gathered before they are written:
+// many cost little more than one.
+const recordInterval = 20 * time.Millisecond
+
+// gather adds to pending what comes within recordInterval, up to a batch. It
+// reports whether more can come.
+func (s *session) gather(pending []record, outcomes <-chan record) (_ []record, open bool) {
+	timer := time.NewTimer(recordInterval)
+	defer timer.Stop()
+	if outcomes == nil { // rows that are not visible yet are so in a moment
+		timer.Reset(time.Millisecond)
+	}
+	for len(pending) < s.r.o.Batch {
 		select {
 		case rec, open := <-outcomes:
 			if !open {
-				return pending
+				return pending, false
 			}
 			pending = append(pending, rec)
-		default:
-			return pending
+		case <-timer.C:
+			return pending, outcomes != nil
+		case <-s.r.hard.Done():
+			return pending, outcomes != nil
 		}
 	}
-	return pending
+	return pending, outcomes != nil
 }
 
 const visibleSQL = `SELECT x FROM unnest($1::bigint[]) AS x, ` + topSQL + ` WHERE ` + visible
