@@ -127,7 +127,8 @@ func lab(cmd *cobra.Command, opt servers.Options, jopt jupyter.Options, port int
 	}
 	wg.Go(func() { warm(ctx, jopt) })
 	defer cancel(nil)
-	cmd.Printf("\nThe lab is open:\n\n    %s\n\nRabbitMQ's management page: %s\nCtrl-C stops it.\n\n", j.URL(), j.Proxied(servers.Where(lease.Servers.Management)))
+	cmd.Printf("\nThe lab is open:\n\n    %s\n\nRabbitMQ's management page: %s\n(log in as amqp_url in %s says)\nCtrl-C stops it.\n\n",
+		j.URL(), j.Proxied(servers.Where(lease.Servers.Management)), filepath.Join(opt.State, "servers.json"))
 	openBrowser(noBrowser, j.URL())
 	select {
 	case <-ctx.Done():
