@@ -117,6 +117,33 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// TestUpEndsTheWholeCommand ends `up` while a child of its command runs.
+func TestUpEndsTheWholeCommand(t *testing.T) {
+	cmd := command(t, t.TempDir(), "up", "--", "sh", "-c", "sleep 60 & echo $!; wait")
+	withServers(t, cmd)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var child int
+	if _, err := fmt.Fscan(out, &child); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	// The pipe ends when nobody holds it any more: neither the shell nor sleep.
+	if _, err := io.Copy(io.Discard, out); err != nil {
+		t.Fatal(err)
+	}
+	if code := exitCode(t, cmd.Wait()); code != 128+int(syscall.SIGTERM) {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 func TestDoctorAndStatusJSON(t *testing.T) {
 	dir := t.TempDir()
 	cmd := command(t, dir, "doctor", "--json")

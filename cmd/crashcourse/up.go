@@ -101,6 +101,10 @@ func runWith(ctx context.Context, s state.Servers, argv []string) (int, error) {
 	cmd.Env = append(os.Environ(),
 		state.PostgresEnv+"="+s.Postgres, state.AMQPEnv+"="+s.AMQP, state.ManagementEnv+"="+s.Management)
 
+	// At a terminal, Ctrl-C reaches the command and its children by itself.
+	// Elsewhere they get a group of their own, so that what ends us ends them.
+	terminal := atTerminal(os.Stdin)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !terminal}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -118,9 +122,11 @@ func runWith(ctx context.Context, s state.Servers, argv []string) (int, error) {
 	for {
 		select {
 		case sig := <-signals:
-			// At a terminal, Ctrl-C has reached the command as well.
-			if sig != os.Interrupt || !atTerminal(os.Stdin) {
-				_ = cmd.Process.Signal(sig) // it may have ended just now
+			// It may have ended just now.
+			if s, ok := sig.(syscall.Signal); ok && !terminal {
+				_ = syscall.Kill(-cmd.Process.Pid, s)
+			} else if sig != os.Interrupt {
+				_ = cmd.Process.Signal(sig)
 			}
 		case err := <-done:
 			var exit *exec.ExitError
