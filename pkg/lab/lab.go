@@ -3,10 +3,14 @@ package lab
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
+	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -36,7 +40,7 @@ type Lab struct {
 // Open opens the lab of a notebook, named like its file without the ending. It
 // does not connect yet.
 func Open(notebook string) *Lab {
-	l := &Lab{out: newOutput(), stderr: os.Stderr, exit: os.Exit, args: os.Args[1:]}
+	l := &Lab{out: newOutput(), stderr: os.Stderr, exit: os.Exit, args: arguments()}
 	var stop context.CancelFunc
 	l.ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(l.ctx, func() {
@@ -54,6 +58,26 @@ func Open(notebook string) *Lab {
 	}
 	l.at = at
 	return l
+}
+
+// arguments returns those that bring a process that executes the cell's binary
+// again to where Open was called: in a %test cell, to that test alone.
+func arguments() []string {
+	if flag.Lookup("test.run") == nil {
+		return os.Args[1:]
+	}
+	pcs := make([]uintptr, 64)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	for {
+		f, more := frames.Next()
+		name := f.Function[strings.LastIndex(f.Function, ".")+1:]
+		if strings.HasSuffix(f.File, "_test.go") && (strings.HasPrefix(name, "Test") || strings.HasPrefix(name, "Example")) {
+			return []string{"-test.run=^" + regexp.QuoteMeta(name) + "$", "-test.timeout=0"}
+		}
+		if !more {
+			return os.Args[1:]
+		}
+	}
 }
 
 // Context ends when the cell is interrupted.
@@ -115,12 +139,9 @@ func (l *Lab) Fresh() {
 	if err := l.at.make(l.ctx); err != nil {
 		l.fail(err)
 	}
-	var version string
-	if err := l.DB().QueryRow(l.ctx, "SHOW server_version").Scan(&version); err != nil {
-		l.fail(fmt.Errorf("lab: ask PostgreSQL for its version: %w", err))
-	}
-	rabbit, _ := l.Conn().Properties["version"].(string)
-	l.out.say("A new database and a new virtual host, both empty. PostgreSQL %s and RabbitMQ %s answer.", firstWord(version), rabbit)
+	l.DB() // the next cell relies on both
+	l.Conn()
+	l.out.say("A new database in PostgreSQL and a new virtual host in RabbitMQ, both empty.")
 }
 
 // SQL executes statements, separated by semicolons, without arguments; or one

@@ -59,11 +59,6 @@ func squeeze(css string) string {
 	return b.String()
 }
 
-func firstWord(s string) string {
-	w, _, _ := strings.Cut(s, " ")
-	return w
-}
-
 // shorten makes one line of at most n characters of s.
 func shorten(s string, n int) string {
 	r := []rune(strings.Join(strings.Fields(s), " "))

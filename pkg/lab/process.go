@@ -15,6 +15,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"crashcourse/pkg/broker"
+	"crashcourse/pkg/crash"
 	"crashcourse/pkg/postgres"
 	"crashcourse/pkg/wire"
 )
@@ -100,6 +101,9 @@ func (r *run) start(i int) (*process, error) {
 func (r *run) ended(p *process, told bool, said report, err error) {
 	switch {
 	case p.over: // it was killed, and that has been dealt with
+		return
+	case r.hit(p, crash.Kill): // it got past a message that was held back, and ended while that waited for its kill
+		r.bury(p.lane.Process())
 		return
 	case strings.HasPrefix(p.end, "had nothing"): // it was asked to
 	case said.Error != "":

@@ -27,10 +27,9 @@ type Work func(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) err
 
 // Bounds of a run.
 const (
-	quietAfter = 400 * time.Millisecond // nothing that lasts has passed for so long: the processes have done what there is to do
-	heldFor    = 300 * time.Millisecond // the same, for letting a held message go
-	stillFor   = 60 * time.Millisecond  // nothing at all has passed for so long: all that the process had sent is through
-	startTime  = 15 * time.Second       // to the first message of each process
+	quietAfter = 300 * time.Millisecond  // nothing that lasts has passed for so long, and the process asks the same again and again: it has done what there is to do
+	muteAfter  = 1500 * time.Millisecond // the same of a process that says nothing at all
+	stillFor   = 60 * time.Millisecond   // nothing has passed for so long: all that the process had sent is through
 	longest    = 20 * time.Second
 	stopTime   = 2 * time.Second // from being asked to stop to the end
 )
@@ -74,25 +73,28 @@ type run struct {
 	calm   bool // it ended because nothing more happened
 
 	mu       sync.Mutex
-	struck   map[int]int // by place in faults: the process
-	seen     map[int]int // messages that a fault could have struck
-	spoke    map[int]bool
-	lastAny  time.Time // the last message
-	lastWork time.Time // the last one that lasts
-	release  chan wire.Action
-	heldAt   time.Time
+	struck   map[int]int       // by place in faults: the process
+	seen     map[int]int       // messages that a fault could have struck
+	lookout  *lookout          // knows idle looks
+	idle     map[int]int       // by process: idle looks since the last message that lasts
+	lastStep map[int]time.Time // by process
+	lastAny  time.Time         // the last message of all
+	lastWork time.Time         // the last one that lasts
+	release  chan wire.Action  // closed to let a held message go
+	held     int               // the process whose message is held
 }
 
 func (r *run) do(ctx context.Context) error {
 	if r.lab.at.card == nil {
 		return r.lab.at.notFresh()
 	}
-	r.struck, r.seen, r.spoke = map[int]int{}, map[int]int{}, map[int]bool{}
+	r.struck, r.seen, r.idle, r.lastStep = map[int]int{}, map[int]int{}, map[int]int{}, map[int]time.Time{}
+	r.lookout, r.lastWork = newLookout(), time.Now()
 	pg, mq, err := r.lab.at.addresses()
 	if err != nil {
 		return err
 	}
-	r.proxy, err = wire.New(wire.Config{Postgres: pg, AMQP: mq, Decide: r.decide, Observe: r.observe})
+	r.proxy, err = wire.New(wire.Config{Postgres: pg, AMQP: mq, Decide: r.decide})
 	if err != nil {
 		return err
 	}
@@ -124,8 +126,16 @@ func (r *run) do(ctx context.Context) error {
 func (r *run) decide(m *wire.Message) wire.Action {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.spoke[m.Process] = r.spoke[m.Process] || m.Step
 	r.lastAny = time.Now()
+	if m.Step {
+		r.lastStep[m.Process] = r.lastAny
+	}
+	if r.lookout.see(0, m) != nil {
+		r.idle[m.Process]++
+	}
+	if lasts(m) {
+		r.worked()
+	}
 	for i, f := range r.faults {
 		if _, over := r.struck[i]; over || !f.meets(m) {
 			continue
@@ -136,13 +146,13 @@ func (r *run) decide(m *wire.Message) wire.Action {
 		}
 		r.struck[i] = m.Process
 		m.Fault = string(f.kind)
-		r.lastWork = time.Now()
+		r.worked()
 		switch f.kind {
 		case crash.Kill:
 			go r.kill(m.Process)
 			return wire.Action{Kind: wire.Hold} // until the lane freezes
 		case crash.Delay:
-			r.release, r.heldAt = make(chan wire.Action), r.lastWork
+			r.release, r.held = make(chan wire.Action), m.Process
 		}
 		return f.action(r.release)
 	}
@@ -164,20 +174,35 @@ func (r *run) kill(process int) {
 	r.events <- func() { r.bury(process) }
 }
 
-// observe is called under the wires' ordering lock.
-func (r *run) observe(m *wire.Message) {
-	if lasts(m) {
-		r.mu.Lock()
-		r.lastWork = time.Now()
-		r.mu.Unlock()
+// worked notes that something has happened. The caller holds mu.
+func (r *run) worked() {
+	r.lastWork = time.Now()
+	clear(r.idle)
+}
+
+// calmed says whether the processes have done what there is to do, but for one.
+// The caller holds mu.
+func (r *run) calmed(except int) bool {
+	now := time.Now()
+	if now.Sub(r.lastWork) < quietAfter {
+		return false
 	}
+	for _, p := range r.procs {
+		n := p.lane.Process()
+		if p.over || n == except || r.idle[n] > 0 {
+			continue
+		}
+		if last, spoke := r.lastStep[n]; !spoke || now.Sub(last) < muteAfter {
+			return false
+		}
+	}
+	return true
 }
 
 // watch waits for the end of the work.
 func (r *run) watch(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	began := time.Now()
 	for {
 		if !slices.ContainsFunc(r.procs, func(p *process) bool { return !p.over }) {
 			return nil
@@ -192,16 +217,18 @@ func (r *run) watch(ctx context.Context) error {
 			f()
 		case <-tick.C:
 			r.mu.Lock()
-			quiet := time.Since(r.lastWork)
-			silent := !slices.ContainsFunc(r.procs, func(p *process) bool { return !p.over && !r.spoke[p.lane.Process()] })
-			if r.release != nil && quiet > heldFor && time.Since(r.heldAt) > heldFor && silent {
-				close(r.release)
-				r.release, r.lastWork = nil, time.Now()
-				quiet = 0
+			switch {
+			case r.release != nil:
+				if r.calmed(r.held) {
+					close(r.release)
+					r.release = nil
+					r.worked()
+				}
+			case r.calmed(0):
+				r.calm = true
 			}
 			r.mu.Unlock()
-			if silent && quiet > quietAfter && time.Since(began) > quietAfter || !silent && time.Since(began) > startTime {
-				r.calm = true
+			if r.calm {
 				return nil
 			}
 		}
@@ -211,6 +238,9 @@ func (r *run) watch(ctx context.Context) error {
 // bury deals with a process that a fault has killed.
 func (r *run) bury(n int) {
 	p := r.procs[n-1]
+	if p.over {
+		return
+	}
 	p.lane.Freeze()
 	p.kill()
 	p.end = "was killed"
@@ -234,7 +264,7 @@ func (r *run) stop(ctx context.Context) error {
 		if p.over {
 			continue
 		}
-		if r.dark(p) {
+		if r.hit(p, crash.Blackhole) {
 			p.kill()
 			p.end = "waited for an answer that did not come, and was killed"
 			r.close(p)
@@ -265,12 +295,12 @@ func (r *run) stop(ctx context.Context) error {
 	return nil
 }
 
-// dark says whether a blackhole has struck the process.
-func (r *run) dark(p *process) bool {
+// hit says whether a fault of a kind has struck the process.
+func (r *run) hit(p *process, kind crash.Fault) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, n := range r.struck {
-		if n == p.lane.Process() && r.faults[i].kind == crash.Blackhole {
+		if n == p.lane.Process() && r.faults[i].kind == kind {
 			return true
 		}
 	}

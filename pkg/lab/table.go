@@ -90,10 +90,12 @@ type grid struct {
 func (g *grid) html() string {
 	var b strings.Builder
 	caption := html.EscapeString(g.caption)
+	label := caption
 	if g.code {
 		caption = "<code>" + caption + "</code>"
 	}
-	b.WriteString("<table><caption>" + caption + "</caption><thead><tr>")
+	// A caption would be no wider than the table.
+	b.WriteString(`<p class="ccl-cap">` + caption + `</p><table aria-label="` + label + `"><thead><tr>`)
 	for _, c := range g.columns {
 		b.WriteString(`<th scope="col">` + html.EscapeString(c) + "</th>")
 	}
