@@ -95,7 +95,7 @@ func work(ctx context.Context, db *pgxpool.Pool, ch *amqp.Channel, returns <-cha
 			SELECT aggregate_id FROM free ORDER BY random() LIMIT $2
 		)
 		INSERT INTO relay_claims AS c
-		SELECT aggregate_id, $1, clock_timestamp() + interval '500 milliseconds' FROM picked ORDER BY aggregate_id
+		SELECT aggregate_id, $1, clock_timestamp() + interval '400 milliseconds' FROM picked ORDER BY aggregate_id
 		ON CONFLICT (aggregate_id) DO UPDATE SET holder = excluded.holder, until = excluded.until
 		WHERE c.holder = excluded.holder OR c.until < clock_timestamp()
 		RETURNING aggregate_id`, me, share)

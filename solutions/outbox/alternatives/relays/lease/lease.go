@@ -95,7 +95,7 @@ func makeTable(ctx context.Context, db *pgxpool.Pool) error {
 // clock that counts is the database's, the same for everybody.
 func hold(ctx context.Context, db *pgxpool.Pool, me uuid.UUID) (bool, error) {
 	tag, err := db.Exec(ctx, `
-		INSERT INTO relay_lease AS l VALUES (1, $1, clock_timestamp() + interval '1 second')
+		INSERT INTO relay_lease AS l VALUES (1, $1, clock_timestamp() + interval '400 milliseconds')
 		ON CONFLICT (id) DO UPDATE SET holder = excluded.holder, until = excluded.until
 		WHERE l.holder = excluded.holder OR l.until < clock_timestamp()`, me)
 	if err != nil {

@@ -1,5 +1,5 @@
 // Mutant: the channel of the returns has no room and is read after the confirm, so the library waits five seconds for a reader and then drops the return.
-// Breaks: all-work-done
+// Breaks: no-lost-event
 // Shown by: unrouted
 
 package unbuffered
