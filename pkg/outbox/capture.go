@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -58,7 +57,7 @@ type session struct {
 
 	// below is a position in the log. Events before it may have been published
 	// already, so they are looked up in the table.
-	below atomic.Uint64
+	below pglogrepl.LSN
 
 	captured chan *Message // from the log
 	checked  chan *Message // to be published
@@ -201,7 +200,8 @@ func (r *Relay) replicate(ctx context.Context, slot string) (*pgconn.PgConn, err
 		return conn.PgConn(), nil
 	}
 	closeSoon(ctx, conn.PgConn())
-	if sqlState(err) == "55006" {
+	switch sqlState(err) {
+	case "55006", "42704": // it is in use, or whoever was making it has given up
 		return nil, errSlotBusy
 	}
 	return nil, fmt.Errorf("outbox: start replication from the slot %q: %w", slot, err)
@@ -237,11 +237,9 @@ func (s *session) catchUp(ctx context.Context, careful bool) error {
 		return fmt.Errorf("outbox: read what is held: %w", err)
 	}
 	s.holds.load(held)
-	var below pglogrepl.LSN
-	if err := s.r.pool.QueryRow(op, "SELECT pg_current_wal_insert_lsn()::text").Scan(&below); err != nil {
+	if err := s.r.pool.QueryRow(op, "SELECT pg_current_wal_insert_lsn()::text").Scan(&s.below); err != nil {
 		return fmt.Errorf("outbox: ask for the position in the log: %w", err)
 	}
-	s.below.Store(uint64(below))
 	return nil
 }
 

@@ -29,7 +29,7 @@ WHERE o.published_at IS NOT NULL OR o.seq IS NULL AND ` + visible
 func (s *session) check(ctx context.Context) error {
 	defer close(s.checked)
 	for m := range s.captured {
-		if uint64(m.txn.final) >= s.below.Load() {
+		if m.txn.final >= s.below {
 			if !s.forward(ctx, m) {
 				return nil
 			}
@@ -128,15 +128,9 @@ func (s *session) publishOver(ctx context.Context, w *window) error {
 		}
 		select {
 		case m, open := <-from:
-			switch {
-			case !open:
+			if !open {
 				in = nil
-			case s.holds.leave(m):
-				s.outcomes <- record{Message: m, kind: left}
-			case unpublishable(m) != "":
-				s.refuse(outcome{Message: m, refusal: unpublishable(m)})
-			default:
-				w.add(m)
+			} else if s.take(w, m) {
 				waiting++
 			}
 		case c, open := <-w.confirms:
@@ -162,6 +156,25 @@ func (s *session) publishOver(ctx context.Context, w *window) error {
 	}
 }
 
+// take gives a message to the window, unless there is nothing to publish or it
+// must not be.
+func (s *session) take(w *window, m *Message) bool {
+	switch s.holds.route(m) {
+	case toLeave:
+		s.outcomes <- record{Message: m, kind: left}
+		return false
+	case toForget:
+		s.progress.recorded(m.txn)
+		return false
+	}
+	if reason := unpublishable(m); reason != "" {
+		s.refuse(outcome{Message: m, refusal: reason})
+		return false
+	}
+	w.add(m)
+	return true
+}
+
 // blame books the message because of which the broker closed the channel, if
 // that is certain.
 func (s *session) blame(w *window, err error) error {
@@ -177,7 +190,7 @@ func (s *session) refuse(o outcome) {
 	s.holds.hold(o.Message)
 	s.outcomes <- record{Message: o.Message, kind: refused, refusal: s.r.refuse(o)}
 	for _, m := range o.dropped {
-		s.holds.leave(m)
+		s.holds.route(m) // held by now
 		s.outcomes <- record{Message: m, kind: left}
 	}
 }

@@ -16,11 +16,17 @@ import (
 type holds struct {
 	mu   sync.Mutex
 	owed map[string]int
+
+	// swept are events that were published out of the table. The log may bring
+	// them yet, but not behind sweptTo.
+	swept   map[int64]bool
+	sweptTo pglogrepl.LSN
 }
 
 func (h *holds) load(aggregates []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.swept = map[int64]bool{}
 	h.owed = make(map[string]int, len(aggregates))
 	for _, a := range aggregates {
 		h.owed[a] = 0
@@ -34,16 +40,30 @@ func (h *holds) hold(m *Message) {
 	h.owed[m.AggregateID]++
 }
 
-// leave tells whether m's aggregate is held, and counts m if so.
-func (h *holds) leave(m *Message) bool {
+// route says what to do with an event that the log has brought: publish it,
+// leave it because its aggregate is held, or forget it because it was published
+// out of the table. It counts what is left.
+func (h *holds) route(m *Message) route {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, held := h.owed[m.AggregateID]
-	if held {
+	if _, held := h.owed[m.AggregateID]; held {
 		h.owed[m.AggregateID]++
+		return toLeave
 	}
-	return held
+	if h.swept[m.Seq] {
+		delete(h.swept, m.Seq)
+		return toForget
+	}
+	return toPublish
 }
+
+type route int
+
+const (
+	toPublish route = iota
+	toLeave
+	toForget
+)
 
 // settle takes note that an event that was counted is visible.
 func (h *holds) settle(aggregate string) {
@@ -123,23 +143,26 @@ func (s *session) release(b *batch, aggregates []string) error {
 		}
 	}
 	var free []string
-	var below pglogrepl.LSN
+	var end pglogrepl.LSN
 	var statements pgx.Batch
 	s.r.queueMarks(&statements, b.sent, b.refused, b.refusals)
 	statements.Queue(freeSQL, ripe).Query(func(rows pgx.Rows) (err error) {
 		free, err = pgx.CollectRows(rows, pgx.RowTo[string])
 		return err
 	})
-	statements.Queue("SELECT pg_current_wal_insert_lsn()::text").QueryRow(func(row pgx.Row) error { return row.Scan(&below) })
+	statements.Queue("SELECT pg_current_wal_insert_lsn()::text").QueryRow(func(row pgx.Row) error { return row.Scan(&end) })
 	statements.Queue("COMMIT")
 	op, cancel := s.r.operation()
 	defer cancel()
 	if err := b.conn.SendBatch(op, &statements).Close(); err != nil {
 		return fmt.Errorf("outbox: record what became of %d held events: %w", len(b.messages), err)
 	}
-	// The log will tell of the same events, if it has not yet.
-	if len(b.sent) > 0 {
-		s.below.Store(uint64(below))
+	if s.progress.confirmed() >= s.holds.sweptTo {
+		clear(s.holds.swept) // the log has come so far
+	}
+	for _, m := range b.sent {
+		s.holds.swept[m.Seq] = true
+		s.holds.sweptTo = end
 	}
 	for _, a := range free {
 		delete(s.holds.owed, a)
