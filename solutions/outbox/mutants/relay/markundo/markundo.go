@@ -116,8 +116,6 @@ func publish(ctx context.Context, ch *amqp.Channel, confirms <-chan amqp.Confirm
 		return false, err
 	}
 	select {
-	case <-ctx.Done():
-		return false, ctx.Err()
 	case <-time.After(patience):
 		return false, errors.New("the broker does not answer")
 	case c, ok := <-confirms:

@@ -99,18 +99,14 @@ func publish(ctx context.Context, ch *amqp.Channel, confirms <-chan amqp.Confirm
 	if err != nil {
 		return false, err
 	}
+	c, ok := <-confirms
+	if !ok {
+		return false, errors.New("the channel was closed")
+	}
 	select {
-	case <-ctx.Done():
-		return false, ctx.Err()
-	case c, ok := <-confirms:
-		if !ok {
-			return false, errors.New("the channel was closed")
-		}
-		select {
-		case <-returns:
-			return false, nil
-		default:
-			return c.Ack, nil
-		}
+	case <-returns:
+		return false, nil
+	default:
+		return c.Ack, nil
 	}
 }
