@@ -16,7 +16,8 @@ import (
 // Relay publishes every committed row of outbox to the exchange events, until
 // ctx ends; then it returns nil. Only one Relay runs at a time. Rows are
 // inserted all the while, by transactions that may take long to commit, so that
-// a row with a lower seq can appear after one with a higher seq.
+// a row with a lower seq can appear after one with a higher seq. Transactions
+// that insert events of the same aggregate_id do not overlap.
 //
 //   - Each message has the row's type as routing key, its message_id as message
 //     ID, its payload as body and application/json as content type, and is
@@ -31,11 +32,11 @@ import (
 //   - Once an event is published its row gets a published_at, or is deleted.
 //     When there is nothing left to publish, nothing is published.
 //
-// Relay should publish a new row within 100 milliseconds. It may return an error at any
-// time, when a connection is lost for example: it is then started again, in a
-// new process. It must not get stuck: within two seconds of a broken connection
-// it has returned or goes on with the work. A server that stops answering is
-// different: it may then wait, and be killed.
+// Relay should publish a new row within 100 milliseconds. It may return an error
+// at any time, when a connection is lost for example: it is then started again,
+// in a new process. It must not get stuck: within two seconds of a broken
+// connection it has returned or goes on with the work. A server that stops
+// answering is different: it may then wait, and be killed.
 func Relay(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error {
 	return exercise.ErrNotImplemented // your code
 }

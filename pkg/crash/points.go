@@ -147,7 +147,7 @@ func candidates(steps []step, faults []Fault, mode Mode, byName bool) []candidat
 				add(s, Delay, 1)
 			}
 		case Shutdown:
-			for _, s := range some(steps, mode, 1, func(s step) bool { return s.acts || s.Effect == wire.Confirm }) {
+			for _, s := range some(steps, mode, 1, func(s step) bool { return s.acts || s.Effect == wire.Confirm || s.Effect == wire.Done }) {
 				add(s, Shutdown, 3)
 			}
 		}

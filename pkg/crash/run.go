@@ -563,7 +563,11 @@ func (n *run) hang(ctx context.Context, why string) error {
 	n.result.outcome = Hung
 	n.result.violations = []Violation{{Invariant: AllWorkDone, Detail: why}}
 	more, err := n.scenario.Check(context.WithoutCancel(ctx), n.faults())
-	n.result.violations = append(n.result.violations, more...)
+	if len(more) > 0 && more[0].Explains {
+		n.result.violations = append(more, n.result.violations...)
+	} else {
+		n.result.violations = append(n.result.violations, more...)
+	}
 	return err
 }
 

@@ -50,6 +50,7 @@ type Invariant struct {
 type Violation struct {
 	Invariant string
 	Detail    string // what was found: which event, which order
+	Explains  bool   // where the work was not finished: this is why
 }
 
 // Scenario is the work of one run, made anew for each. The runner calls its

@@ -108,7 +108,7 @@ func strike(m wire.Message, before string) string {
 	case FailStatement:
 		return where + ", the statement failed with SQLSTATE 40001."
 	case Delay:
-		return where + ", the message was held back until the other processes had come to rest."
+		return where + ", the message was held back for a while, as by a long pause of the process, and the world went on."
 	case Shutdown:
 		return where + ", the server said that it was shutting down and closed the connection."
 	}

@@ -81,7 +81,7 @@ var (
 	orderPerKey = crash.Invariant{
 		Name:     "order-per-key",
 		Says:     "The events of one aggregate first arrive in the order of seq.",
-		Expected: "The next event of an aggregate is sent only when the one before it is known to be published, or both are sent in order on one channel by the only relay at work.",
+		Expected: "The next event of an aggregate is sent only when the one before it is known to be published.",
 		Hints: []string{
 			"Find the aggregate whose later event arrived first. Who sent the later one, and where was the earlier one at that moment?",
 			"If one event fails or is locked by somebody else, what does your program do with the events of the same aggregate behind it?",

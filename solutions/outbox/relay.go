@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,12 +30,10 @@ func relaySpec() *crash.Spec {
 		Schema:         schema,
 		Grants:         grants,
 		Invariants:     []crash.Invariant{noLostEvent, noPhantomEvent, orderPerKey, eventIntact, noResend, stopsWhenAsked},
-		Faults:         []crash.Fault{crash.Kill, crash.Cut, crash.Blackhole, crash.Nack, crash.FailStatement, crash.Shutdown},
+		Faults:         []crash.Fault{crash.Kill, crash.Cut, crash.Blackhole, crash.Nack, crash.FailStatement, crash.Shutdown, crash.Delay},
 		Variants:       []crash.Variant{{Name: unrouted, Says: "no queue is bound to the exchange at first"}},
 		StopsWhenAsked: stopsWhenAsked.Name,
-		Scenario: func(a *crash.Arena, rng *rand.Rand, variant string) (crash.Scenario, error) {
-			return newRelaying(a, rng, variant, 3)
-		},
+		Scenario:       relayScenario(3),
 	}
 }
 
@@ -40,11 +41,17 @@ func relaysSpec() *crash.Spec {
 	s := relaySpec()
 	s.ID = "outbox/relays"
 	s.Processes = 3
-	s.Faults = append(s.Faults, crash.Delay)
-	s.Scenario = func(a *crash.Arena, rng *rand.Rand, variant string) (crash.Scenario, error) {
-		return newRelaying(a, rng, variant, 5)
-	}
+	s.Scenario = relayScenario(5)
 	return s
+}
+
+func relayScenario(rounds int) func(*crash.Arena, *rand.Rand, string) (crash.Scenario, error) {
+	runs := &past{}
+	return func(a *crash.Arena, rng *rand.Rand, variant string) (crash.Scenario, error) {
+		s := newRelaying(a, rng, variant, rounds)
+		s.past = runs
+		return s, nil
+	}
 }
 
 // relaying is the scenario of outbox/relay and outbox/relays. A first wave of
@@ -56,6 +63,7 @@ type relaying struct {
 	variant string
 	events  []*event
 	byID    map[string]*event
+	past    *past
 	rolled  *event // in a transaction that was rolled back
 	queue   string
 	channel *amqp.Channel
@@ -95,7 +103,7 @@ type arrival struct {
 	event *event // nil if no event has its message id
 }
 
-func newRelaying(a *crash.Arena, rng *rand.Rand, variant string, rounds int) (*relaying, error) {
+func newRelaying(a *crash.Arena, rng *rand.Rand, variant string, rounds int) *relaying {
 	s := &relaying{arena: a, variant: variant, byID: map[string]*event{}, barrier: map[string]bool{},
 		settled: map[string]bool{}, baseline: -1, queue: "judge." + randomUUID(rng).String()}
 	keys := make([]string, 3)
@@ -107,7 +115,8 @@ func newRelaying(a *crash.Arena, rng *rand.Rand, variant string, rounds int) (*r
 	add := func(aggregate int) *event {
 		e := &event{n: len(s.events) + 1, id: randomUUID(rng), aggregate: aggregate, key: keys[aggregate], kind: kinds[count[aggregate]%len(kinds)]}
 		count[aggregate]++
-		e.payload, _ = json.Marshal(map[string]any{"order_id": e.key, "number": rng.Int64N(1 << 40), "note": "note " + short(randomUUID(rng).String())})
+		e.payload, _ = json.Marshal(map[string]any{"order_id": e.key, "number": 1<<60 + rng.Int64N(1<<60), // more than a float64 holds
+			"note": "note " + short(randomUUID(rng).String())})
 		s.events = append(s.events, e)
 		s.byID[e.id.String()] = e
 		return e
@@ -127,10 +136,15 @@ func newRelaying(a *crash.Arena, rng *rand.Rand, variant string, rounds int) (*r
 	}
 	add(2).second = true
 	s.rolled = &event{id: randomUUID(rng), key: keys[0], kind: "order.imagined", payload: []byte(`{"order_id": "none"}`)}
-	return s, nil
+	return s
 }
 
 func (s *relaying) Close() {
+	var keys []string
+	for _, e := range s.events {
+		keys = append(keys, e.key)
+	}
+	s.past.add(slices.Compact(keys))
 	ctx := context.Background()
 	if s.late != nil {
 		_ = s.late.Rollback(ctx)
@@ -500,8 +514,13 @@ func (s *relaying) Check(ctx context.Context, _ int) ([]crash.Violation, error) 
 		}
 	}
 	for _, e := range s.expected() {
-		if s.settled[e.id.String()] && arrived[e] == 0 {
-			add(noLostEvent, "event %d (%s of aggregate %s) is %s in the outbox, and never reached the queue", e.n, e.kind, s.letter(e), "settled")
+		switch {
+		case arrived[e] > 0:
+		case s.settled[e.id.String()]:
+			add(noLostEvent, "event %d (%s of aggregate %s) is settled in the outbox, and never reached the queue", e.n, e.kind, s.letter(e))
+		case e.late && slices.ContainsFunc(s.events, func(x *event) bool { return x.second && x.aggregate != e.aggregate && arrived[x] > 0 }):
+			add(noLostEvent, "event %d (%s of aggregate %s) was committed after events with a higher seq; those that came after it are published, and it is passed over for ever", e.n, e.kind, s.letter(e))
+			out[len(out)-1].Explains = true
 		}
 	}
 
@@ -572,8 +591,32 @@ func (s *relaying) stranger(a arrival, add func(crash.Invariant, string, ...any)
 			return
 		}
 	}
-	// It is about nothing in this run: what a dead process of the run before had
-	// sent can come as late as this.
+	if s.past.mentions(a.Body) {
+		return // what a dead process of the run before had sent can come as late as this
+	}
+	add(noPhantomEvent, "a message with message id %q, routing key %q and body %s was published, of which no row speaks", clip(a.MessageId, 60), clip(a.RoutingKey, 60), clip(string(a.Body), 120))
+}
+
+// past knows the aggregates of runs before this one.
+type past struct {
+	mu   sync.Mutex
+	keys []string
+}
+
+func (p *past) add(keys []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.keys = append(p.keys, keys...)
+	const most = 1000 // far more than can still be on its way
+	if len(p.keys) > most {
+		p.keys = slices.Clone(p.keys[len(p.keys)-most:])
+	}
+}
+
+func (p *past) mentions(body []byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.keys, func(k string) bool { return bytes.Contains(body, []byte(k)) })
 }
 
 // intact compares a message with its row.
@@ -592,13 +635,20 @@ func (s *relaying) intact(a arrival, add func(crash.Invariant, string, ...any)) 
 }
 
 func sameJSON(a, b []byte) bool {
-	var x, y any
-	if json.Unmarshal(a, &x) != nil || json.Unmarshal(b, &y) != nil {
-		return false
+	x, ok := exactJSON(a)
+	y, ok2 := exactJSON(b)
+	return ok && ok2 && reflect.DeepEqual(x, y)
+}
+
+// exactJSON reads one JSON value without rounding its numbers.
+func exactJSON(b []byte) (v any, ok bool) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	if d.Decode(&v) != nil {
+		return nil, false
 	}
-	p, _ := json.Marshal(x)
-	q, _ := json.Marshal(y)
-	return bytes.Equal(p, q)
+	_, err := d.Token()
+	return v, err == io.EOF
 }
 
 func (s *relaying) Tables(ctx context.Context) ([]crash.Table, error) {

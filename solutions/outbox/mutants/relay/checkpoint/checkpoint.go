@@ -1,5 +1,5 @@
 // Mutant: how far the relay has come is one number in a table, so a row that is committed late lies behind it for ever.
-// Breaks: all-work-done
+// Breaks: no-lost-event
 // Shown by: late-commit
 
 package checkpoint

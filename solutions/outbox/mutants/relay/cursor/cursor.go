@@ -1,5 +1,5 @@
 // Mutant: only rows with a seq above the last one seen are read, so a row that is committed late is never seen.
-// Breaks: all-work-done
+// Breaks: no-lost-event
 // Shown by: late-commit
 
 package cursor

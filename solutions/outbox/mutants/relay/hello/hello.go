@@ -1,5 +1,5 @@
 // Mutant: the relay announces itself with a message that no row stands for.
-// Breaks: no-resend
+// Breaks: no-phantom-event
 // Shown by: none
 
 package hello

@@ -1,5 +1,5 @@
 // Mutant: the leader reads only above the last seq it has seen, so a row that is committed late is never seen.
-// Breaks: all-work-done
+// Breaks: no-lost-event
 // Shown by: late-commit
 
 package cursor

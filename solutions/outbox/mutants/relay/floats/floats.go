@@ -1,0 +1,122 @@
+// Mutant: the payload is read into a map and written again, which rounds large numbers.
+// Breaks: event-intact
+// Shown by: none
+
+package floats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+const pause = 50 * time.Millisecond
+
+type event struct {
+	Seq       int64
+	Aggregate string
+	ID        string
+	Type      string
+	Payload   []byte
+}
+
+// Relay publishes every committed row of outbox until ctx ends.
+func Relay(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error {
+	err := relay(ctx, db, conn)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func relay(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error {
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	if err := ch.Confirm(false); err != nil {
+		return err
+	}
+	confirms := ch.NotifyPublish(make(chan amqp.Confirmation, 1))
+	returns := ch.NotifyReturn(make(chan amqp.Return, 1))
+	for {
+		events, err := pending(ctx, db)
+		if err != nil {
+			return err
+		}
+		failed := map[string]bool{} // aggregates that have to wait
+		for _, e := range events {
+			if failed[e.Aggregate] {
+				continue
+			}
+			delivered, err := publish(ctx, ch, confirms, returns, e)
+			if err != nil {
+				return err
+			}
+			if !delivered {
+				failed[e.Aggregate] = true
+				continue
+			}
+			if _, err := db.Exec(ctx, `UPDATE outbox SET published_at = now() WHERE seq = $1`, e.Seq); err != nil {
+				return err
+			}
+		}
+		if ch.IsClosed() {
+			return amqp.ErrClosed
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+func pending(ctx context.Context, db *pgxpool.Pool) ([]event, error) {
+	rows, err := db.Query(ctx, `
+		SELECT seq, aggregate_id, message_id::text, type, payload FROM outbox
+		WHERE published_at IS NULL ORDER BY seq`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[event])
+}
+
+func publish(ctx context.Context, ch *amqp.Channel, confirms <-chan amqp.Confirmation, returns <-chan amqp.Return, e event) (bool, error) {
+	var fields any
+	if err := json.Unmarshal(e.Payload, &fields); err != nil {
+		return false, err
+	}
+	body, err := json.Marshal(fields)
+	if err != nil {
+		return false, err
+	}
+	err = ch.PublishWithContext(ctx, "events", e.Type, true, false, amqp.Publishing{
+		MessageId:    e.ID,
+		ContentType:  "application/json",
+		DeliveryMode: amqp.Persistent,
+		Body:         body,
+	})
+	if err != nil {
+		return false, err
+	}
+	select {
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case c, ok := <-confirms:
+		if !ok {
+			return false, errors.New("the channel was closed")
+		}
+		select {
+		case <-returns:
+			return false, nil
+		default:
+			return c.Ack, nil
+		}
+	}
+}
