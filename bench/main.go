@@ -8,7 +8,7 @@
 // It takes the servers from the environment (DATABASE_URL, AMQP_URL,
 // AMQP_MANAGEMENT_URL), or those that `crashcourse up` has started.
 //
-// Three things are measured, and printed as Markdown tables:
+// Four things are measured, and printed as Markdown tables:
 //
 //   - Throughput: events a second out of a backlog, until all are in the queue
 //     and marked. The ceiling is a program that does nothing but publish, with
@@ -18,6 +18,7 @@
 //   - Faults: how many events are lost, delivered twice, or delivered out of
 //     their aggregate's order, when the relay is killed (kill -9) again and
 //     again, and when no queue is bound for a while.
+//   - Wake: what it costs those who commit that the relay is told by NOTIFY.
 package main
 
 import (
@@ -47,7 +48,7 @@ func main() {
 	flag.BoolVar(&b.short, "short", false, "fewer events and two runs: a look, not a measurement")
 	flag.IntVar(&b.runs, "runs", 5, "how often each relay is measured")
 	only := flag.String("only", ".", "measure only relays whose name matches this")
-	what := flag.String("what", ".", "measure only what matches this: throughput, latency, faults")
+	what := flag.String("what", ".", "measure only what matches this: throughput, latency, faults, wake")
 	flag.StringVar(&out, "json", "", "write every single result to this file as well")
 	flag.Parse()
 	if b.short {
@@ -105,7 +106,7 @@ func (b *bench) run(ctx context.Context) error {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"throughput", b.throughput}, {"latency", b.latency}, {"faults", b.faults}} {
+	}{{"throughput", b.throughput}, {"latency", b.latency}, {"faults", b.faults}, {"wake", b.wake}} {
 		if !b.what.MatchString(part.name) {
 			continue
 		}

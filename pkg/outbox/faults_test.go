@@ -224,7 +224,8 @@ func TestNoExchange(t *testing.T) {
 	})
 }
 
-// Both servers break all connections again and again.
+// Both servers break all connections again and again, and for a while no queue
+// is bound.
 func TestConnectionsBreak(t *testing.T) {
 	everySource(t, func(t *testing.T, source outbox.Source) {
 		w := newWorld(t)
@@ -232,9 +233,15 @@ func TestConnectionsBreak(t *testing.T) {
 		w.run(outbox.Options{Source: source, Batch: 20, MinRetry: 10 * time.Millisecond, MaxRetry: 100 * time.Millisecond, Dial: func(ctx context.Context) (*amqp.Connection, error) {
 			return broker.Dial(ctx, w.AMQPURL, func(c *amqp.Config) { c.Dial = sockets.dial(c.Dial) })
 		}})
-		for i := range 10 {
+		for i := range 12 {
+			if i%4 == 1 {
+				w.must(w.ch.QueueUnbind("consumer", "#", "events", nil))
+			}
 			for a := range 10 {
 				w.enqueue(fmt.Sprint("a", a), "order.changed", 5)
+			}
+			if i%4 == 3 {
+				w.bind("#")
 			}
 			if i%2 == 0 {
 				sockets.cut()
