@@ -113,6 +113,10 @@ func TestSplitAck(t *testing.T) {
 
 func TestDuplicate(t *testing.T) {
 	queue := makeQueue(t)
+	uri, err := amqp.ParseURI(servers.amqpURL)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, size := range []int{0, 10, 1_000_000} {
 		twins := make(chan Publishing, 1)
 		decide, hit := at(ToServer, "basic.publish "+queue, Action{Kind: Duplicate})
@@ -122,7 +126,7 @@ func TestDuplicate(t *testing.T) {
 		want := amqp.Publishing{
 			ContentType: "application/json", ContentEncoding: "utf-8", DeliveryMode: amqp.Persistent, Priority: 3,
 			CorrelationId: "c", ReplyTo: "r", Expiration: "100000", MessageId: "m", Timestamp: time.Unix(1700000000, 0),
-			Type: "order.placed", UserId: "guest", AppId: "app", Body: []byte(strings.Repeat("x", size)),
+			Type: "order.placed", UserId: uri.Username, AppId: "app", Body: []byte(strings.Repeat("x", size)),
 			Headers: amqp.Table{
 				"s": "text", "i": int32(-5), "l": int64(1) << 40, "b": true, "f": float64(1.5), "raw": []byte{1, 2},
 				"t": time.Unix(1700000001, 0), "nil": nil, "table": amqp.Table{"deep": "x"}, "list": []any{"a", int32(1)},
