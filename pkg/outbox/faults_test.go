@@ -67,6 +67,34 @@ func TestNacked(t *testing.T) {
 	})
 }
 
+// Many messages are under way to two queues, and one of the two refuses: acks
+// and nacks arrive mixed, out of order and many in one.
+func TestNackedAmongMany(t *testing.T) {
+	w := newUnboundWorld(t)
+	w.must(w.ch.ExchangeDeclare("mixed", "topic", true, false, false, false, nil))
+	_, err := w.ch.QueueDeclare("open", true, false, false, false, nil)
+	w.must(err)
+	_, err = w.ch.QueueDeclare("full", true, false, false, false, amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
+	w.must(err)
+	w.must(w.ch.QueueBind("open", "order.open", "mixed", false, nil))
+	w.must(w.ch.QueueBind("full", "order.full", "mixed", false, nil))
+	_, err = w.DB.Exec(t.Context(), `INSERT INTO outbox (message_id, aggregate_id, type, payload)
+		SELECT gen_random_uuid(), n::text, CASE WHEN n % 2 = 0 THEN 'order.open' ELSE 'order.full' END, '{}' FROM generate_series(1, 1000) AS n`)
+	w.must(err)
+	_, stop := w.run(outbox.Options{Exchange: "mixed"})
+	marked := func(kind string) (n int) {
+		w.must(w.DB.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE type = $1 AND published_at IS NOT NULL`, kind).Scan(&n))
+		return n
+	}
+	w.await("all that can be published is", func() bool { return marked("order.open") == 500 })
+	stop()
+	full, err := w.ch.QueueDeclarePassive("full", true, false, false, false, nil)
+	w.must(err)
+	if n := marked("order.full"); n != full.Messages {
+		t.Errorf("%d events count as published to the full queue, which holds %d", n, full.Messages)
+	}
+}
+
 // Events for which no queue is bound come back. They are kept, those behind
 // them wait, and all others are published.
 func TestReturned(t *testing.T) {

@@ -89,7 +89,7 @@ func TestVisible(t *testing.T) {
 }
 
 func TestWindowHoldsBackTheAggregate(t *testing.T) {
-	w := window{behind: map[string][]*Message{}, inflight: map[uint64]*Message{}, returned: map[string]string{}, returns: make(chan amqp.Return)}
+	w := window{behind: map[string][]*Message{}, inflight: map[uint64]flight{}, returned: map[string]string{}, returns: make(chan amqp.Return)}
 	a1, a2, a3, b1 := &Message{Seq: 1, AggregateID: "a"}, &Message{Seq: 2, AggregateID: "a"}, &Message{Seq: 3, AggregateID: "a"}, &Message{Seq: 4, AggregateID: "b"}
 	for _, m := range []*Message{a1, a2, a3, b1} {
 		w.add(m)
@@ -106,13 +106,14 @@ func TestWindowHoldsBackTheAggregate(t *testing.T) {
 		}
 	}
 	ready(a1, b1)
-	w.inflight[1], w.inflight[2], w.ready = a1, b1, nil
-	if o, err := w.settle(amqp.Confirmation{DeliveryTag: 1, Ack: true}, true); err != nil || o.Message != a1 || o.refusal != "" {
+	said := func(ack bool) func() bool { return func() bool { return ack } }
+	w.inflight[1], w.inflight[2], w.ready = flight{a1, said(true)}, flight{b1, said(true)}, nil
+	if o, err := w.settle(amqp.Confirmation{DeliveryTag: 1}, true); err != nil || o.Message != a1 || o.refusal != "" {
 		t.Errorf("%+v, %v", o, err)
 	}
 	ready(a2)
-	w.inflight[3], w.ready = a2, nil
-	if o, err := w.settle(amqp.Confirmation{DeliveryTag: 3}, true); err != nil || o.Message != a2 || o.refusal == "" || len(o.dropped) != 1 {
+	w.inflight[3], w.ready = flight{a2, said(false)}, nil
+	if o, err := w.settle(amqp.Confirmation{DeliveryTag: 3, Ack: true}, true); err != nil || o.Message != a2 || o.refusal == "" || len(o.dropped) != 1 {
 		t.Errorf("%+v, %v", o, err)
 	}
 	ready()

@@ -28,9 +28,19 @@ type window struct {
 
 	ready    []*Message            // to publish as soon as there is room
 	behind   map[string][]*Message // by aggregate with one ready or unconfirmed: what has to wait for that
-	inflight map[uint64]*Message   // unconfirmed, by delivery tag
+	inflight map[uint64]flight     // unconfirmed, by delivery tag
 	returned map[string]string     // message ID to reason: came back, the confirm follows
 	last     time.Time             // when the first of inflight was published, or the last confirm came
+}
+
+// flight is a message on its way.
+type flight struct {
+	*Message
+	// acked says what the broker said, once it has. What the library sends to
+	// confirms cannot be trusted for that: a basic.nack that comes before the
+	// confirms of earlier messages is told as an ack when those come together
+	// (amqp091-go v1.16.0, confirms.Multiple).
+	acked func() bool
 }
 
 // outcome is what became of a message.
@@ -55,7 +65,7 @@ func (r *Relay) openWindow(ctx context.Context) (*window, error) {
 		confirms: ch.NotifyPublish(make(chan amqp.Confirmation, r.o.Batch)),
 		returns:  ch.NotifyReturn(make(chan amqp.Return, r.o.Batch)),
 		closed:   ch.NotifyClose(make(chan *amqp.Error, 1)),
-		behind:   map[string][]*Message{}, inflight: map[uint64]*Message{}, returned: map[string]string{},
+		behind:   map[string][]*Message{}, inflight: map[uint64]flight{}, returned: map[string]string{},
 	}, nil
 }
 
@@ -86,8 +96,8 @@ func (w *window) forget() {
 	w.ready = nil
 	clear(w.behind)
 	if !w.pipeline {
-		for _, m := range w.inflight {
-			w.behind[m.AggregateID] = nil
+		for _, f := range w.inflight {
+			w.behind[f.AggregateID] = nil
 		}
 	}
 }
@@ -104,7 +114,7 @@ func (w *window) pump() error {
 		if err != nil {
 			return w.failure(fmt.Errorf("outbox: publish event %d: %w", m.Seq, err))
 		}
-		w.inflight[confirm.DeliveryTag] = m
+		w.inflight[confirm.DeliveryTag] = flight{m, confirm.Acked}
 	}
 	return nil
 }
@@ -126,11 +136,12 @@ func (w *window) settle(c amqp.Confirmation, open bool) (outcome, error) {
 			more = false
 		}
 	}
-	m := w.inflight[c.DeliveryTag]
-	if m == nil {
+	sent, known := w.inflight[c.DeliveryTag]
+	if !known {
 		return outcome{}, fmt.Errorf("outbox: the broker confirmed message %d, which was not published", c.DeliveryTag)
 	}
 	delete(w.inflight, c.DeliveryTag)
+	m := sent.Message
 	o := outcome{Message: m}
 	if len(w.returned) > 0 {
 		id := m.ID.String()
@@ -138,7 +149,7 @@ func (w *window) settle(c amqp.Confirmation, open bool) (outcome, error) {
 			delete(w.returned, id)
 		}
 	}
-	if !o.returned && !c.Ack {
+	if !o.returned && !sent.acked() {
 		o.refusal = "nacked by the broker"
 	}
 	if w.pipeline {
@@ -186,8 +197,8 @@ func (w *window) suspect(err error) *Message {
 	if !faultOfMessage(err) || len(w.inflight) != 1 {
 		return nil
 	}
-	for _, m := range w.inflight {
-		return m
+	for _, f := range w.inflight {
+		return f.Message
 	}
 	return nil
 }
