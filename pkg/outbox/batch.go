@@ -20,6 +20,7 @@ type batch struct {
 	r    *Relay
 	conn *pgxpool.Conn
 
+	quiet    bool // see lockSQL
 	messages []*Message
 	sent     []*Message
 	refused  []*Message
@@ -33,14 +34,24 @@ var errBusy = errors.New("outbox: another relay is at work")
 // A partition is a set of slots, so that relays with different numbers of
 // partitions exclude each other where they overlap.
 //
-// The planner's figures of a table that fills and empties all the time are never
-// right. Left alone it reads and sorts the whole backlog for each batch, or
-// compiles the query. With these settings it walks along the index.
+// The second column tells that no transaction is committing events in this
+// moment that might rely on the NOTIFY of another, see the trigger. It need not
+// hold longer than that: the rows are read after it.
+//
+// Then come settings. The planner's figures of a table that fills and empties
+// all the time are never right: left alone it reads and sorts the whole backlog
+// for each batch, or compiles the query. So it walks along the index. And the
+// commit does not wait for the disk: a mark that a crash of the server takes
+// back is only a duplicate more.
 const lockSQL = `
 SELECT bool_and(pg_try_advisory_xact_lock(hashtext('outbox.relay.' || 'outbox'::regclass::oid), slot)),
+       (SELECT CASE WHEN pg_try_advisory_lock(hashtext('outbox.commit'), 'outbox'::regclass::oid::integer)
+                    THEN pg_advisory_unlock(hashtext('outbox.commit'), 'outbox'::regclass::oid::integer)
+                    ELSE false END),
        (SELECT set_config('idle_in_transaction_session_timeout', $3::text, true)
             || set_config('enable_seqscan', 'off', true) || set_config('enable_bitmapscan', 'off', true)
-            || set_config('enable_sort', 'off', true) || set_config('jit', 'off', true))
+            || set_config('enable_sort', 'off', true) || set_config('jit', 'off', true)
+            || set_config('synchronous_commit', 'off', true))
 FROM generate_series($1::integer, 63, $2::integer) AS slot`
 
 // pendingSQL reads what is pending and not held. The looks at outbox_held are
@@ -108,8 +119,7 @@ func (b *batch) read(partition, of int, query string, args []any) error {
 		return fmt.Errorf("outbox: begin a batch: %w", err)
 	}
 	var locked bool
-	var ignored string
-	if err := answers.QueryRow().Scan(&locked, &ignored); err != nil {
+	if err := answers.QueryRow().Scan(&locked, &b.quiet, nil); err != nil {
 		return fmt.Errorf("outbox: lock the partition: %w", err)
 	}
 	rows, err := answers.Query()

@@ -171,7 +171,7 @@ func (r *Relay) createSlot(ctx context.Context, slot string) error {
 				return nil
 			case <-time.After(r.o.PollInterval):
 			}
-			if _, err := r.pass(ctx, &pub, 0); err != nil && !errors.Is(err, errBusy) {
+			if _, _, err := r.pass(ctx, &pub, 0); err != nil && !errors.Is(err, errBusy) {
 				return err
 			}
 		}
@@ -214,7 +214,7 @@ func (s *session) catchUp(ctx context.Context, careful bool) error {
 	defer pub.close()
 	for ctx.Err() == nil {
 		pub.careful = careful
-		n, err := s.r.pass(ctx, &pub, 0)
+		n, _, err := s.r.pass(ctx, &pub, 0)
 		if errors.Is(err, errBusy) {
 			sleep(ctx, standbyInterval) // a relay that polls: it will be done soon
 			continue

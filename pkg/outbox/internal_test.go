@@ -125,3 +125,36 @@ func TestWindowHoldsBackTheAggregate(t *testing.T) {
 		t.Error("a confirm for what was never published: no error")
 	}
 }
+
+func TestDecode(t *testing.T) {
+	relations := map[uint32][]string{7: {"seq", "message_id", "aggregate_id", "type", "payload", "created_at", "published_at"}}
+	row := []byte("\x00\x00\x00\x07N\x00\x07")
+	for _, text := range []string{"42", "0198e6a1-0000-7000-8000-000000000001", "order-1", "order.placed", `{"a": 1}`, "2026-11-25 03:44:06.5+00"} {
+		row = append(row, 't', 0, 0, 0, byte(len(text)))
+		row = append(row, text...)
+	}
+	row = append(row, 'n')
+	m, err := decode(relations, row)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := time.Date(2026, 11, 25, 3, 44, 6, 500e6, time.UTC)
+	if m.Seq != 42 || m.ID.String() != "0198e6a1-0000-7000-8000-000000000001" || m.AggregateID != "order-1" || m.Type != "order.placed" || string(m.Payload) != `{"a": 1}` || !m.CreatedAt.Equal(want) {
+		t.Errorf("decoded %+v", m)
+	}
+	for n := range row {
+		if _, err := decode(relations, row[:n]); err == nil {
+			t.Errorf("the first %d of %d bytes: no error", n, len(row))
+		}
+	}
+	for name, bad := range map[string]string{
+		"unknown relation": "\x00\x00\x00\x08N\x00\x07",
+		"other columns":    "\x00\x00\x00\x07N\x00\x06",
+		"endless column":   "\x00\x00\x00\x07N\x00\x07t\xff\xff\xff\xff1",
+		"no number":        "\x00\x00\x00\x07N\x00\x07t\x00\x00\x00\x01x",
+	} {
+		if _, err := decode(relations, []byte(bad)); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}

@@ -35,9 +35,8 @@ func (r *Relay) partition(ctx context.Context, p int, wake <-chan struct{}) erro
 	var pub publisher
 	defer pub.close()
 	failures := 0
-	settled := false // whoever commits from now on will wake us
 	for ctx.Err() == nil {
-		n, err := r.pass(ctx, &pub, p)
+		n, quiet, err := r.pass(ctx, &pub, p)
 		wait := r.o.PollInterval
 		switch {
 		case errors.Is(err, errBusy):
@@ -49,15 +48,12 @@ func (r *Relay) partition(ctx context.Context, p int, wake <-chan struct{}) erro
 			r.again(ctx, "publish a batch", err, failures)
 			continue
 		case n > 0:
-			failures, settled = 0, false
+			failures = 0
 			continue
 		default:
 			failures = 0
-			if r.o.Source == Notify && !settled {
-				if settled = r.quiet(); settled {
-					continue // one more look
-				}
-				wait = min(wait, time.Millisecond)
+			if r.o.Source == Notify && !quiet {
+				wait = min(wait, time.Millisecond) // nobody may wake us for what is being committed
 			}
 		}
 		timer := time.NewTimer(wait)
@@ -65,7 +61,6 @@ func (r *Relay) partition(ctx context.Context, p int, wake <-chan struct{}) erro
 		case <-ctx.Done():
 		case <-timer.C:
 		case <-wake:
-			settled = false
 		case <-pub.broken():
 			pub.w = nil // the next pass opens another, or finds out that it cannot
 		}
@@ -74,38 +69,30 @@ func (r *Relay) partition(ctx context.Context, p int, wake <-chan struct{}) erro
 	return nil
 }
 
-// quiet tells that no transaction is committing events in this moment: one that
-// does may have left the NOTIFY to another, see the trigger.
-func (r *Relay) quiet() (free bool) {
-	op, cancel := r.operation()
-	defer cancel()
-	err := r.pool.QueryRow(op, `SELECT pg_try_advisory_xact_lock(hashtext('outbox.commit'), 'outbox'::regclass::oid::integer)`).Scan(&free)
-	return free || err != nil // the next pass will run into the error
-}
-
-// pass publishes one batch and returns how many events were settled.
-func (r *Relay) pass(ctx context.Context, pub *publisher, p int) (int, error) {
+// pass publishes one batch. It returns how many events were settled, and whether
+// nobody was committing any when they were read.
+func (r *Relay) pass(ctx context.Context, pub *publisher, p int) (n int, quiet bool, err error) {
 	if r.link.blocked.Load() {
-		return 0, nil
+		return 0, true, nil
 	}
 	w, err := pub.window(ctx, r)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	b, err := r.begin(ctx, p, r.o.Partitions, pendingSQL)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer b.end()
 	if len(b.messages) == 0 {
-		return 0, nil
+		return 0, b.quiet, nil
 	}
 	w.size = r.o.Batch
 	if pub.careful {
 		w.size = 1
 	}
 	err = pub.done(b.publish(ctx, w))
-	return len(b.sent) + len(b.refused), errors.Join(err, b.commit())
+	return len(b.sent) + len(b.refused), b.quiet, errors.Join(err, b.commit())
 }
 
 // publisher keeps a window open from batch to batch.

@@ -150,12 +150,14 @@ func (s *session) write(records []record) (marked map[int64]bool, err error) {
 	}
 	marked = make(map[int64]bool, len(published))
 	var statements pgx.Batch
+	// Not to wait for the disk: see lockSQL.
+	statements.Queue("SELECT set_config('synchronous_commit', 'off', true)")
 	s.r.queueMarks(&statements, published, refusedOnes, refusals)
-	if statements.Len() == 0 {
+	if statements.Len() == 1 {
 		return marked, nil
 	}
 	if len(published) > 0 {
-		statements.QueuedQueries[0].Query(func(rows pgx.Rows) error {
+		statements.QueuedQueries[1].Query(func(rows pgx.Rows) error {
 			seqs, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 			for _, seq := range seqs {
 				marked[seq] = true

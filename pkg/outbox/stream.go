@@ -1,7 +1,9 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -49,6 +51,10 @@ type stream struct {
 }
 
 func (st *stream) run(ctx context.Context) error {
+	// A context for each message would cost more than reading it: the deadline
+	// of the socket does as well.
+	socket := st.conn.Conn()
+	defer context.AfterFunc(ctx, func() { _ = socket.SetReadDeadline(time.Now()) })()
 	for {
 		if err := st.keepInTouch(); err != nil {
 			return err
@@ -57,9 +63,13 @@ func (st *stream) run(ctx context.Context) error {
 		if st.progress.busy(st.told) {
 			wait = min(wait, confirmInterval)
 		}
-		short, cancel := context.WithTimeout(ctx, wait)
-		raw, err := st.conn.ReceiveMessage(short)
-		cancel()
+		if err := socket.SetReadDeadline(time.Now().Add(wait)); err != nil {
+			return fmt.Errorf("outbox: read the log: %w", err)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		raw, err := st.conn.ReceiveMessage(context.Background())
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -130,6 +140,9 @@ func (st *stream) data(ctx context.Context, data []byte) error {
 		if err != nil {
 			return fmt.Errorf("outbox: read the log: %w", err)
 		}
+		if len(x.WALData) > 0 && x.WALData[0] == byte(pglogrepl.MessageTypeInsert) {
+			return st.insert(ctx, x.WALData[1:])
+		}
 		m, err := pglogrepl.Parse(x.WALData)
 		if err != nil {
 			return fmt.Errorf("outbox: read the log: %w", err)
@@ -154,16 +167,19 @@ func (st *stream) change(ctx context.Context, change pglogrepl.Message) error {
 		st.txn = st.progress.begin(c.Xid, c.FinalLSN)
 	case *pglogrepl.CommitMessage:
 		st.progress.commit(st.txn, c.TransactionEndLSN)
-	case *pglogrepl.InsertMessage:
-		m, err := decode(st.columns[c.RelationID], c.Tuple)
-		if err != nil {
-			return err
-		}
-		m.txn = st.txn
-		st.progress.add(st.txn)
-		return st.hand(ctx, m)
 	}
 	return nil
+}
+
+// insert takes in a new row of outbox.
+func (st *stream) insert(ctx context.Context, data []byte) error {
+	m, err := decode(st.columns, data)
+	if err != nil {
+		return err
+	}
+	m.txn = st.txn
+	st.progress.add(st.txn)
+	return st.hand(ctx, m)
 }
 
 // hand passes a message on, and keeps in touch while that has to wait.
@@ -185,31 +201,52 @@ func (st *stream) hand(ctx context.Context, m *Message) error {
 	}
 }
 
-// decode reads a row of outbox in text form.
-func decode(columns []string, row *pglogrepl.TupleData) (*Message, error) {
-	var m Message
-	if len(columns) != len(row.Columns) {
-		return nil, fmt.Errorf("outbox: the log holds a row of %d columns, %d were announced", len(row.Columns), len(columns))
+var errMalformed = errors.New("outbox: the log holds a row that cannot be read")
+
+// decode reads a row of outbox, as pgoutput describes it: the relation's number,
+// an N, the number of columns, and for each its kind, length and text.
+func decode(relations map[uint32][]string, data []byte) (*Message, error) {
+	if len(data) < 7 || data[4] != 'N' {
+		return nil, errMalformed
 	}
-	for i, name := range columns {
-		text := string(row.Columns[i].Data)
+	columns, known := relations[binary.BigEndian.Uint32(data)]
+	if n := int(binary.BigEndian.Uint16(data[5:])); !known || n != len(columns) {
+		return nil, fmt.Errorf("%w: it has %d columns, %d were announced", errMalformed, n, len(columns))
+	}
+	data = data[7:]
+	var m Message
+	for _, name := range columns {
+		if len(data) == 0 {
+			return nil, errMalformed
+		}
+		kind := data[0]
+		data = data[1:]
+		if kind != 't' { // NULL
+			continue
+		}
+		if len(data) < 4 || len(data)-4 < int(binary.BigEndian.Uint32(data)) {
+			return nil, errMalformed
+		}
+		end := 4 + int(binary.BigEndian.Uint32(data))
+		text := data[4:end]
+		data = data[end:]
 		var err error
 		switch name {
 		case "seq":
-			m.Seq, err = strconv.ParseInt(text, 10, 64)
+			m.Seq, err = strconv.ParseInt(string(text), 10, 64)
 		case "message_id":
-			m.ID, err = uuid.Parse(text)
+			m.ID, err = uuid.ParseBytes(text)
 		case "aggregate_id":
-			m.AggregateID = text
+			m.AggregateID = string(text)
 		case "type":
-			m.Type = text
+			m.Type = string(text)
 		case "payload":
-			m.Payload = row.Columns[i].Data
+			m.Payload = bytes.Clone(text) // the buffer is used again
 		case "created_at":
-			m.CreatedAt, err = time.Parse("2006-01-02 15:04:05.999999-07", text)
+			m.CreatedAt, err = time.Parse("2006-01-02 15:04:05.999999-07", string(text))
 		}
 		if err != nil {
-			return nil, fmt.Errorf("outbox: the log holds a row whose %s is %q: %w", name, text, err)
+			return nil, fmt.Errorf("%w: its %s is %q: %w", errMalformed, name, text, err)
 		}
 	}
 	return &m, nil
