@@ -42,8 +42,12 @@ func (f Fault) Nth(n int) Fault {
 	return f
 }
 
+// String says which fault, and where: "a kill before basic.publish".
 func (f Fault) String() string {
-	s := fmt.Sprintf("%s before %s", f.kind, f.before)
+	s := fmt.Sprintf("a %s before %s", f.kind, f.before)
+	if f.kind == crash.Delay {
+		s = "a pause before " + f.before
+	}
 	if f.nth > 1 {
 		s += fmt.Sprintf(" number %d", f.nth)
 	}

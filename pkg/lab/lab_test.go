@@ -197,7 +197,7 @@ func TestEnds(t *testing.T) {
 		return
 	}
 	for _, want := range []string{"returned an error: no good", "hear, hear", "ended before its function returned (exit status 7)",
-		"had nothing more to do, and was stopped", "waited for an answer that did not come, and was killed"} {
+		"had nothing more to do, and was stopped", "was cut off, and was killed in the end"} {
 		if !strings.Contains(b.out.String(), want) {
 			t.Errorf("it does not say %q", want)
 		}

@@ -266,7 +266,7 @@ func (r *run) stop(ctx context.Context) error {
 		}
 		if r.hit(p, crash.Blackhole) {
 			p.kill()
-			p.end = "waited for an answer that did not come, and was killed"
+			p.end = "was cut off, and was killed in the end"
 			r.close(p)
 			continue
 		}
@@ -309,7 +309,7 @@ func (r *run) hit(p *process, kind crash.Fault) bool {
 
 // show draws the run.
 func (r *run) show() {
-	title := "The conversation of " + r.names()
+	title := r.title()
 	var notes []string
 	for i, f := range r.faults {
 		if _, ok := r.struck[i]; !ok {
@@ -324,7 +324,7 @@ func (r *run) show() {
 		notes = append(notes, who+" "+p.end+".")
 	}
 	var text strings.Builder
-	rich, err := view.TraceSVG(&r.trace, view.TraceOptions{Title: title})
+	rich, err := view.TraceHTML(&r.trace, view.TraceOptions{Title: title})
 	if err == nil {
 		err = view.TraceText(&text, &r.trace, view.TraceOptions{Title: title, Width: 90})
 	}
@@ -332,7 +332,7 @@ func (r *run) show() {
 		r.lab.fail(err)
 	}
 	var b strings.Builder
-	b.WriteString(`<div class="ccl-run">` + rich + `</div>`)
+	b.WriteString(rich)
 	for _, n := range notes {
 		b.WriteString("<p>" + html.EscapeString(n) + "</p>")
 		text.WriteString(n + "\n")
@@ -347,14 +347,25 @@ func (r *run) show() {
 	r.lab.out.show(framed(b.String()), text.String())
 }
 
-func (r *run) names() string {
+// title says what has been run, and with which faults.
+func (r *run) title() string {
 	var names []string
-	for _, w := range r.works {
-		if n := nameOf(w); !slices.Contains(names, n) {
-			names = append(names, n)
+	for i, w := range r.works {
+		n := nameOf(w)
+		if i > 0 && n == nameOf(r.works[i-1]) {
+			n = "another " + n
 		}
+		names = append(names, n)
 	}
-	return strings.Join(names, " and ")
+	s := strings.Join(names, " and ")
+	if len(r.faults) == 0 {
+		return s + ", without a fault"
+	}
+	var faults []string
+	for _, f := range r.faults {
+		faults = append(faults, f.String())
+	}
+	return s + ", with " + strings.Join(faults, " and ")
 }
 
 // nameOf returns the name of a function, as its declaration has it.

@@ -96,7 +96,7 @@ func (l *Lab) showSweep(name string, v crash.Verdict) error {
 	b.WriteString(matrix)
 	var text strings.Builder
 	text.WriteString(strings.Join(lines, "\n") + "\n\n")
-	if err := view.Text(&text, v, view.TextOptions{Width: 90, Long: true}); err != nil {
+	if err := view.MatrixText(&text, v, view.TextOptions{Width: 90}); err != nil {
 		return err
 	}
 	l.out.show(framed(b.String()), text.String())

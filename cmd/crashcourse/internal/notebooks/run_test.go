@@ -59,7 +59,7 @@ func prepare(t *testing.T) *lab {
 	}
 	for _, name := range []string{"venv", "bin", "stamps", "judges", "arenas"} {
 		from := filepath.Join(dir, name)
-		if err := os.MkdirAll(from, 0o755); err != nil {
+		if err := os.MkdirAll(from, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Symlink(from, filepath.Join(l.opt.State, name)); err != nil {
