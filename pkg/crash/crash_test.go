@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -277,6 +278,17 @@ func TestCancelledJudgeReturnsAnError(t *testing.T) {
 	defer cancel()
 	if _, err := crash.Judge(ctx, servers, movingSpec(), program(t, "idle"), crash.Options{}); err == nil {
 		t.Error("no error")
+	}
+}
+
+func TestTemporaryFolderThatOthersCannotEnter(t *testing.T) {
+	closed := filepath.Join(t.TempDir(), "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", closed)
+	if v := judge(t, "careful", crash.Options{Seed: 4}); v.Verdict != crash.Pass {
+		t.Errorf("%s %s", v.Verdict, v.Error)
 	}
 }
 

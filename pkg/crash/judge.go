@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -97,14 +98,11 @@ type judging struct {
 
 func (j *judging) judge(ctx context.Context, servers state.Servers, program Program) error {
 	j.broken, j.results = map[string]bool{}, map[int]PointResult{}
-	scratch, err := os.MkdirTemp("", "crashcourse-judge-")
+	scratch, err := makeScratch()
 	if err != nil {
-		return fmt.Errorf("crash: make a scratch folder: %w", err)
-	}
-	defer os.RemoveAll(scratch)
-	if err := os.Chmod(scratch, 0o711); err != nil {
 		return err
 	}
+	defer os.RemoveAll(scratch)
 	if j.program, err = copyProgram(program, scratch); err != nil {
 		return err
 	}
@@ -491,3 +489,5 @@ var allWorkDone = Invariant{
 		"Look for a channel that nobody sends on after a close, a loop that goes round without a pause, and a transaction that was never rolled back.",
 	},
 }
+
+func sortedKeys[V any](m map[int]V) []int { return slices.Sorted(maps.Keys(m)) }

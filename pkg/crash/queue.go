@@ -2,11 +2,6 @@ package crash
 
 import (
 	"context"
-	"io"
-	"maps"
-	"os"
-	"path/filepath"
-	"slices"
 	"sync"
 )
 
@@ -61,25 +56,3 @@ func (q *queue) changed() {
 	close(q.wake)
 	q.wake = make(chan struct{})
 }
-
-// copyProgram copies the program to where whoever runs it may read it, and
-// nobody may change it.
-func copyProgram(p Program, dir string) (Program, error) {
-	in, err := os.Open(p.Path)
-	if err != nil {
-		return p, err
-	}
-	defer in.Close()
-	p.Path = filepath.Join(dir, "answer")
-	out, err := os.OpenFile(p.Path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
-	if err != nil {
-		return p, err
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		out.Close()
-		return p, err
-	}
-	return p, out.Close()
-}
-
-func sortedKeys[V any](m map[int]V) []int { return slices.Sorted(maps.Keys(m)) }

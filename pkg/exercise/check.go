@@ -2,6 +2,7 @@ package exercise
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"html"
@@ -133,6 +134,7 @@ func TestProgram(binary, id, test string) crash.Program {
 // notebook, or in a terminal. Where there is neither it shows nothing.
 type Progress struct {
 	w        *os.File
+	id       string // of its place in a cell's output; no two cells share one
 	notebook bool
 	terminal bool
 	last     string
@@ -141,7 +143,7 @@ type Progress struct {
 // NewProgress returns a Progress that writes to w, outside of notebooks.
 func NewProgress(w *os.File) *Progress {
 	info, err := w.Stat()
-	return &Progress{w: w, notebook: gonbui.IsNotebook, terminal: err == nil && info.Mode()&os.ModeCharDevice != 0 && w.Name() != os.DevNull}
+	return &Progress{w: w, id: "crashcourse-" + crand.Text(), notebook: gonbui.IsNotebook, terminal: err == nil && info.Mode()&os.ModeCharDevice != 0 && w.Name() != os.DevNull}
 }
 
 // Show shows p in place of what was shown before.
@@ -159,21 +161,18 @@ func (s *Progress) Show(p crash.Progress) {
 	s.last = text
 	switch {
 	case s.notebook:
-		gonbui.UpdateHTML(progressID, "<pre>"+html.EscapeString(text)+"…</pre>")
+		gonbui.UpdateHTML(s.id, "<pre>"+html.EscapeString(text)+"…</pre>")
 	case s.terminal:
 		fmt.Fprintf(s.w, "\r\033[K%s…", text)
 	}
 }
-
-// progressID is the place in a cell's output that progress takes.
-const progressID = "crashcourse-progress"
 
 // End takes the line away.
 func (s *Progress) End() {
 	switch {
 	case s.last == "":
 	case s.notebook:
-		gonbui.UpdateHTML(progressID, "")
+		gonbui.UpdateHTML(s.id, "")
 	case s.terminal:
 		fmt.Fprint(s.w, "\r\033[K")
 	}
