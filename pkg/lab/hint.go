@@ -43,7 +43,7 @@ func hint(id string) (string, error) {
 		return id + " passes. There is nothing to hint at.", nil
 	}
 	if v.Failure == nil || len(v.Failure.Hints) == 0 {
-		return "The last verdict on " + id + " has no hints; its report says what is wrong.", nil
+		return "Nothing of " + id + " has been crashed yet. Write an answer and run its cell; hints are about what breaks then.", nil
 	}
 	dir, err := state.Dir()
 	if err != nil {

@@ -25,7 +25,8 @@ type Relayed struct {
 // Bounds of a measurement.
 const (
 	measuredEvents = 50
-	measuredGap    = 20 * time.Millisecond // between two events, on average
+	measuredGap    = 20 * time.Millisecond  // between two events, on average
+	settleFor      = 300 * time.Millisecond // after the first event
 	idleFor        = 1100 * time.Millisecond
 	arriveWithin   = 10 * time.Second
 )
@@ -126,6 +127,9 @@ func (m *measurement) events(proxy *wire.Proxy) error {
 		return err
 	}
 	m.got.MS = nil
+	if err := m.pause(ctx, settleFor); err != nil {
+		return err
+	}
 	before := proxy.Steps()
 	began := time.Now()
 	if err := m.pause(ctx, idleFor); err != nil {

@@ -71,6 +71,12 @@ func shorten(s string, n int) string {
 // Show shows something that a cell has made: rich in a notebook, text elsewhere.
 func Show(rich, text string) { newOutput().show(rich, text) }
 
+// Grid makes a table for [Show], in both forms.
+func Grid(caption string, columns []string, rows [][]string) (rich, text string) {
+	g := &grid{caption: caption, columns: columns, rows: rows}
+	return framed(g.html()), g.text()
+}
+
 // Fail ends the cell with err, as everything in this package does.
 func Fail(err error) {
 	fmt.Fprintln(os.Stderr, err)

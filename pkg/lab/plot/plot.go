@@ -47,8 +47,10 @@ type Bars struct {
 }
 
 const (
-	width  = 720
-	height = 360
+	width  = 640
+	height = 300
+	small  = 9 // of letters
+	large  = 11
 )
 
 // Show shows the picture as the cell's output. It ends the cell if there is
@@ -69,24 +71,10 @@ func show(title, svg string, err error, t [][]string) {
 	if err != nil {
 		lab.Fail(fmt.Errorf("plot: draw %q: %w", title, err))
 	}
-	// The figures are the picture's text for whoever does not see it.
-	var says, text strings.Builder
-	text.WriteString(title + "\n")
-	for i, row := range t {
-		for _, v := range row {
-			fmt.Fprintf(&text, "%-18s", v)
-		}
-		text.WriteString("\n")
-		if i > 0 {
-			fmt.Fprintf(&says, "%s: ", row[0])
-			for j, v := range row[1:] {
-				fmt.Fprintf(&says, "%s %s ", t[0][j+1], v)
-			}
-		}
-	}
-	alt := html.EscapeString(title + ". " + strings.TrimSpace(says.String()))
-	svg = strings.Replace(svg, "<svg ", `<svg role="img" aria-label="`+alt+`" style="max-width:100%;height:auto" `, 1)
-	lab.Show(`<div style="color:var(--jp-content-font-color1,inherit)">`+svg+"</div>", text.String())
+	// The figures under the picture are its text, for whoever does not see it.
+	svg = strings.Replace(svg, "<svg ", `<svg role="img" aria-label="`+html.EscapeString(title)+`: the figures are in the table below" style="display:block;width:100%;max-width:640px;height:auto" `, 1)
+	rich, text := lab.Grid(title, t[0], t[1:])
+	lab.Show(`<div style="color:var(--jp-content-font-color1,inherit)">`+svg+rich+"</div>", text)
 }
 
 func (d Dots) svg() (string, error) {
@@ -105,11 +93,13 @@ func (d Dots) svg() (string, error) {
 	low, high = math.Floor(low), math.Ceil(high)
 	o := charts.NewScatterChartOptionWithSeries(charts.NewSeriesListScatterMultiValue([][][]float64{values}))
 	o.Theme = theme()
-	o.Title.Text = d.Title + ", in " + d.Unit
-	o.Title.FontStyle.FontSize = 13
+	o.Title.Text = d.Title + " (" + d.Unit + ")"
+	o.Title.FontStyle.FontSize = large
 	o.XAxis.Labels = names(d.Groups)
+	o.XAxis.LabelFontStyle.FontSize = small
+	o.XAxis.LabelCount = len(d.Groups)
 	o.XAxis.BoundaryGap = charts.Ptr(true)
-	o.YAxis = []charts.YAxisOption{{Min: &low, Max: &high, LabelCount: int(high-low) + 1,
+	o.YAxis = []charts.YAxisOption{{LabelFontStyle: charts.FontStyle{FontSize: small}, Min: &low, Max: &high, LabelCount: int(high-low) + 1,
 		ValueFormatter: func(l float64) string { return short(math.Pow(10, l)) }}}
 	o.Symbol = charts.Symbol{Shape: charts.SymbolCircle, Size: 3}
 	p := painter()
@@ -129,10 +119,11 @@ func (b Bars) svg() (string, error) {
 	}
 	o := charts.NewBarChartOptionWithData([][]float64{values})
 	o.Theme = theme()
-	o.Title.Text = b.Title + ", in " + b.Unit
-	o.Title.FontStyle.FontSize = 13
+	o.Title.Text = b.Title + " (" + b.Unit + ")"
+	o.Title.FontStyle.FontSize = large
 	o.CategoryAxis.Labels = names(b.Groups)
-	o.ValueAxis = []charts.ValueAxisOption{{Min: charts.Ptr(0.0), ValueFormatter: short}}
+	o.CategoryAxis.LabelFontStyle.FontSize = small
+	o.ValueAxis = []charts.ValueAxisOption{{LabelFontStyle: charts.FontStyle{FontSize: small}, Min: charts.Ptr(0.0), ValueFormatter: short}}
 	o.SeriesList[0].Label = charts.SeriesLabel{Show: charts.Ptr(true), ValueFormatter: short}
 	p := painter()
 	if err := p.BarChart(o); err != nil {
@@ -170,7 +161,7 @@ func theme() charts.ColorPalette {
 	return charts.MakeTheme(charts.ThemeOption{
 		AxisStrokeColor: line, AxisSplitLineColor: line, TextColor: ink,
 		BackgroundColor: charts.Color{A: 0},
-		SeriesColors:    []charts.Color{{R: 58, G: 120, B: 200, A: 200}},
+		SeriesColors:    []charts.Color{{R: 70, G: 135, B: 215, A: 255}},
 	})
 }
 
@@ -194,7 +185,7 @@ func names(groups []Group) []string {
 func table(unit string, groups []Group, spread bool) [][]string {
 	rows := [][]string{{"", unit}}
 	if spread {
-		rows[0] = []string{"", "p50 " + unit, "p99 " + unit}
+		rows[0] = []string{"", "p50, " + unit, "p99, " + unit}
 	}
 	for _, g := range groups {
 		row := []string{g.Name, short(quantile(g.Values, 0.5))}
