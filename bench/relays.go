@@ -43,6 +43,7 @@ type box interface {
 
 var relays = []relay{
 	{name: "publish only", remark: "the ceiling", ceiling: true, run: publishOnly, outbox: ours{}},
+	{name: "publish only, gathered", remark: "see broker.GatherWrites", ceiling: true, run: publishOnlyGathered, outbox: ours{}},
 	{name: "polling", run: ourRelay(outbox.Options{Source: outbox.Polling}), outbox: ours{}},
 	{name: "polling, deleting", run: ourRelay(outbox.Options{Source: outbox.Polling, Delete: true}), outbox: ours{}},
 	{name: "notify", run: ourRelay(outbox.Options{Source: outbox.Notify}), outbox: ours{}},
@@ -80,7 +81,9 @@ func (ours) settled(ctx context.Context, db *pgxpool.Pool) (done bool, err error
 
 func ourRelay(o outbox.Options) func(context.Context, *pgxpool.Pool, string) error {
 	return func(ctx context.Context, db *pgxpool.Pool, amqpURL string) error {
-		o.Dial = func(ctx context.Context) (*amqp.Connection, error) { return broker.Dial(ctx, amqpURL) }
+		o.Dial = func(ctx context.Context) (*amqp.Connection, error) {
+			return broker.Dial(ctx, amqpURL, broker.GatherWrites)
+		}
 		o.MaxRetry = time.Second // for the fault in which no queue is bound
 		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 		r, err := outbox.NewRelay(db, o)
@@ -95,6 +98,14 @@ func ourRelay(o outbox.Options) func(context.Context, *pgxpool.Pool, string) err
 // with 1,000 unconfirmed messages at a time. What it does before the first message
 // is not timed.
 func publishOnly(ctx context.Context, db *pgxpool.Pool, amqpURL string) error {
+	return publishAll(ctx, db, amqpURL)
+}
+
+func publishOnlyGathered(ctx context.Context, db *pgxpool.Pool, amqpURL string) error {
+	return publishAll(ctx, db, amqpURL, broker.GatherWrites)
+}
+
+func publishAll(ctx context.Context, db *pgxpool.Pool, amqpURL string, configure ...func(*amqp.Config)) error {
 	rows, err := db.Query(ctx, "SELECT message_id::text, aggregate_id, type, payload::text, created_at FROM outbox ORDER BY seq")
 	if err != nil {
 		return err
@@ -110,7 +121,7 @@ func publishOnly(ctx context.Context, db *pgxpool.Pool, amqpURL string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := broker.Dial(ctx, amqpURL)
+	conn, err := broker.Dial(ctx, amqpURL, configure...)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -200,4 +201,58 @@ func managementHost(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return u.Host
+}
+
+// Gathered writes arrive whole and in order, also when more is published than
+// may wait, and a broken connection shows.
+func TestGatherWrites(t *testing.T) {
+	s := servertest.New(t)
+	var socket net.Conn
+	conn, err := broker.Dial(t.Context(), s.AMQPURL, func(c *amqp.Config) {
+		dial := c.Dial
+		c.Dial = func(network, addr string) (_ net.Conn, err error) {
+			socket, err = dial(network, addr)
+			return socket, err
+		}
+	}, broker.GatherWrites)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ch.QueueDeclare("q", false, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	const n, size = 200, 20_000
+	confirms := ch.NotifyPublish(make(chan amqp.Confirmation, n))
+	for i := range n {
+		if err := ch.Publish("", "q", false, false, amqp.Publishing{Body: bytes.Repeat([]byte{byte(i)}, size)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range n {
+		if c := <-confirms; !c.Ack {
+			t.Fatal("not confirmed")
+		}
+	}
+	for i := range n {
+		m, ok, err := ch.Get("q", true)
+		if err != nil || !ok || len(m.Body) != size || m.Body[0] != byte(i) || m.Body[size-1] != byte(i) {
+			t.Fatalf("message %d: %d bytes, %t, %v", i, len(m.Body), ok, err)
+		}
+	}
+	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
+	if err := socket.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-closed
+	if err := ch.Publish("", "q", false, false, amqp.Publishing{}); err == nil {
+		t.Error("a publish over a broken connection: no error")
+	}
 }
