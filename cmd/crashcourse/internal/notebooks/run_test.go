@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	quickEnough = 2 * time.Minute // for a notebook, answered
-	mostOutput  = 300 << 10       // bytes of a cell's output
+	hangs      = 10 * time.Minute // a notebook that takes so long hangs; two minutes are its goal on a quiet machine
+	mostOutput = 300 << 10        // bytes of a cell's output
 )
 
 // lab is a set-up of Jupyter and the kernel for tests.
@@ -251,8 +251,8 @@ func TestAnswers(t *testing.T) {
 				}
 				took := time.Duration(total * float64(time.Second))
 				t.Logf("round %d took %v", round+1, took.Round(100*time.Millisecond))
-				if took > quickEnough {
-					t.Errorf("round %d took %v, more than %v: %s", round+1, took.Round(time.Second), quickEnough, slowest(cellsRan))
+				if took > hangs {
+					t.Errorf("round %d took %v, more than %v: %s", round+1, took.Round(time.Second), hangs, slowest(cellsRan))
 				}
 			}
 			l.keepsSecrets(t)
