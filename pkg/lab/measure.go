@@ -26,7 +26,7 @@ type Relayed struct {
 const (
 	measuredEvents = 50
 	measuredGap    = 20 * time.Millisecond  // between two events, on average
-	settleFor      = 300 * time.Millisecond // after the first event
+	settleFor      = 300 * time.Millisecond // after the last event
 	idleFor        = 1100 * time.Millisecond
 	arriveWithin   = 10 * time.Second
 )
@@ -127,17 +127,6 @@ func (m *measurement) events(proxy *wire.Proxy) error {
 		return err
 	}
 	m.got.MS = nil
-	if err := m.pause(ctx, settleFor); err != nil {
-		return err
-	}
-	before := proxy.Steps()
-	began := time.Now()
-	if err := m.pause(ctx, idleFor); err != nil {
-		return err
-	}
-	// Each message of the relay's has one answer.
-	m.got.Idle = float64(proxy.Steps()-before) / 2 / time.Since(began).Seconds()
-
 	for range measuredEvents {
 		if err := m.send(ctx); err != nil {
 			return err
@@ -146,7 +135,19 @@ func (m *measurement) events(proxy *wire.Proxy) error {
 			return err
 		}
 	}
-	return m.await(ctx)
+	if err := m.await(ctx); err != nil {
+		return err
+	}
+	if err := m.pause(ctx, settleFor); err != nil {
+		return err
+	}
+	before, began := proxy.Steps(), time.Now()
+	if err := m.pause(ctx, idleFor); err != nil {
+		return err
+	}
+	// Each message of the relay's has one answer.
+	m.got.Idle = float64(proxy.Steps()-before) / 2 / time.Since(began).Seconds()
+	return nil
 }
 
 func (m *measurement) send(ctx context.Context) error {
