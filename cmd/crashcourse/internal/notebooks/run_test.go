@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
@@ -17,7 +16,9 @@ import (
 
 	"crashcourse/cmd/crashcourse/internal/jupyter"
 	"crashcourse/cmd/crashcourse/internal/steps"
+	"crashcourse/pkg/broker"
 	"crashcourse/pkg/exercise"
+	"crashcourse/pkg/postgres"
 	"crashcourse/pkg/state"
 )
 
@@ -69,10 +70,63 @@ func prepare(t *testing.T) *lab {
 	if err := state.SaveServers(l.opt.State, servers); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { l.remove(t, servers) })
 	if err := jupyter.Prepare(t.Context(), l.opt); err != nil {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// remove removes what the notebooks have made on the servers.
+func (l *lab) remove(t *testing.T, servers state.Servers) {
+	ctx := context.Background()
+	db, err := postgres.Open(ctx, servers.Postgres)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer db.Close()
+	mq, err := broker.NewAdmin(servers.Management)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for _, c := range l.cards(t) {
+		u, err := url.Parse(c["database_url"])
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		name := u.User.Username() // of all four
+		if err := errors.Join(postgres.DropDatabase(ctx, db, name), postgres.DropRole(ctx, db, name),
+			mq.DeleteVhost(ctx, name), mq.DeleteUser(ctx, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// cards are the addresses that the notebooks have made.
+func (l *lab) cards(t *testing.T) []map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(l.opt.State, "lab", "[0-9]*.json"))
+	if err != nil {
+		t.Error(err)
+	}
+	var out []map[string]string
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		var c map[string]string
+		if err := json.Unmarshal(b, &c); err != nil {
+			t.Error(err)
+			continue
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 // ran is what came of a code cell.
@@ -298,23 +352,9 @@ func (l *lab) keepsSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	addresses := []string{servers.Postgres, servers.AMQP, servers.Management}
-	cards, err := os.ReadDir(filepath.Join(l.opt.State, "lab"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
-	}
-	for _, f := range cards {
-		b, err := os.ReadFile(filepath.Join(l.opt.State, "lab", f.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var c map[string]any
-		if err := json.Unmarshal(b, &c); err != nil {
-			t.Fatal(err)
-		}
-		for _, v := range c {
-			if s, ok := v.(string); ok {
-				addresses = append(addresses, s)
-			}
+	for _, c := range l.cards(t) {
+		for _, address := range c {
+			addresses = append(addresses, address)
 		}
 	}
 	for _, a := range addresses {
