@@ -46,13 +46,16 @@ func main() {
 	var b bench
 	var out string
 	flag.BoolVar(&b.short, "short", false, "fewer events and two runs: a look, not a measurement")
-	flag.IntVar(&b.runs, "runs", 5, "how often each relay is measured")
+	flag.IntVar(&b.runs, "runs", 0, "how often each relay is measured (default 5, or 2 with -short)")
 	only := flag.String("only", ".", "measure only relays whose name matches this")
 	what := flag.String("what", ".", "measure only what matches this: throughput, latency, faults, wake")
 	flag.StringVar(&out, "json", "", "write every single result to this file as well")
 	flag.Parse()
-	if b.short {
-		b.runs = min(b.runs, 2)
+	if b.runs == 0 {
+		b.runs = 5
+		if b.short {
+			b.runs = 2
+		}
 	}
 	var err error
 	if b.only, err = regexp.Compile(*only); err == nil {

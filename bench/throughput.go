@@ -8,7 +8,7 @@ import (
 
 // throughput measures how fast a backlog is worked off.
 func (b *bench) throughput(ctx context.Context) error {
-	n := 40_000
+	n := 30_000
 	if b.short {
 		n = 8_000
 	}

@@ -55,8 +55,9 @@ SELECT bool_and(pg_try_advisory_xact_lock(hashtext('outbox.relay.' || 'outbox'::
 FROM generate_series($1::integer, 63, $2::integer) AS slot`
 
 // pendingSQL reads what is pending and not held. The looks at outbox_held are
-// scalar subqueries because a join might be done in another order. The payloads
-// of one batch are limited to 16 MiB, as they are stored.
+// scalar subqueries because a join might be done in another order, and are spared
+// when nothing is held. The payloads of one batch are limited to 16 MiB, as they
+// are stored.
 const pendingSQL = pendingHead + pendingTail
 
 // heldSQL reads, of some aggregates that are held, what is due.
@@ -66,11 +67,14 @@ const pendingHead = `
 SELECT seq, message_id, aggregate_id, type, payload::text, created_at, attempts
 FROM (SELECT *, sum(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) - size AS before
       FROM (SELECT o.*, pg_column_size(o.payload) AS size,
-                   coalesce((SELECT h.attempts FROM outbox_held h WHERE h.aggregate_id = o.aggregate_id), 0) AS attempts
+                   CASE WHEN EXISTS (SELECT FROM outbox_held)
+                        THEN coalesce((SELECT h.attempts FROM outbox_held h WHERE h.aggregate_id = o.aggregate_id), 0)
+                        ELSE 0 END AS attempts
             FROM outbox o
             WHERE o.published_at IS NULL
               AND (hashtext(o.aggregate_id) & 63) % $2::integer = $1::integer
-              AND coalesce((SELECT h.until FROM outbox_held h WHERE h.aggregate_id = o.aggregate_id), '-infinity') <= now()`
+              AND (NOT EXISTS (SELECT FROM outbox_held)
+                   OR coalesce((SELECT h.until FROM outbox_held h WHERE h.aggregate_id = o.aggregate_id), '-infinity') <= now())`
 const pendingTail = `
             ORDER BY o.seq
             LIMIT $3::integer) AS pending) AS measured
@@ -78,8 +82,8 @@ WHERE before < 16777216
 ORDER BY seq`
 
 const (
-	markSQL    = `UPDATE outbox SET published_at = clock_timestamp() WHERE seq = ANY($1) RETURNING seq`
-	deleteSQL  = `DELETE FROM outbox WHERE seq = ANY($1) RETURNING seq`
+	markSQL    = `UPDATE outbox SET published_at = clock_timestamp() WHERE seq = ANY($1)`
+	deleteSQL  = `DELETE FROM outbox WHERE seq = ANY($1)`
 	releaseSQL = `DELETE FROM outbox_held WHERE aggregate_id = ANY($1)`
 	holdSQL    = `
 INSERT INTO outbox_held (aggregate_id, seq, reason, attempts, until)
@@ -128,7 +132,7 @@ func (b *batch) read(partition, of int, query string, args []any) error {
 	}
 	b.messages, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Message, error) {
 		var m Message
-		return &m, row.Scan(&m.Seq, &m.ID, &m.AggregateID, &m.Type, &m.Payload, &m.CreatedAt, &m.attempts)
+		return &m, row.Scan(&m.Seq, (*[16]byte)(&m.ID), &m.AggregateID, &m.Type, &m.Payload, &m.CreatedAt, &m.attempts)
 	})
 	if err != nil {
 		return fmt.Errorf("outbox: read pending events: %w", err)
@@ -179,11 +183,16 @@ func (b *batch) publish(ctx context.Context, w *window) error {
 		}
 		select {
 		case c, open := <-w.confirms:
-			o, err := w.settle(c, open)
-			if err != nil {
-				return b.broken(w, err)
+			for more := true; more; { // as many as are there
+				o, err := w.settle(c, open)
+				if err != nil {
+					return b.broken(w, err)
+				}
+				b.settle(o)
+				if more = len(w.confirms) > 0; more {
+					c, open = <-w.confirms
+				}
 			}
-			b.settle(o)
 		case <-stop:
 			stop = nil
 			w.forget()

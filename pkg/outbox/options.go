@@ -64,7 +64,7 @@ type Options struct {
 
 	// Batch is how many events are read and marked in one transaction, and how
 	// many are unconfirmed at a time in each partition. After a crash, up to
-	// Batch × Partitions events are published twice. Zero: 500.
+	// Batch × Partitions events are published twice. Zero: 1,000.
 	Batch int
 	// Partitions is how many transactions work at the same time, each on its
 	// share of the aggregates, each over a pool connection of its own. Several
@@ -161,7 +161,7 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("outbox: Options.Batch is %d; it must be between 1 and %d", o.Batch, 1<<15)
 	}
 	setDefault(&o.Exchange, "events")
-	setDefault(&o.Batch, 500)
+	setDefault(&o.Batch, 1000)
 	setDefault(&o.Partitions, 2)
 	setDefault(&o.MinRetry, 100*time.Millisecond)
 	setDefault(&o.MaxRetry, max(15*time.Second, o.MinRetry))

@@ -157,7 +157,9 @@ func (s *session) write(records []record) (marked map[int64]bool, err error) {
 		return marked, nil
 	}
 	if len(published) > 0 {
-		statements.QueuedQueries[1].Query(func(rows pgx.Rows) error {
+		mark := statements.QueuedQueries[1]
+		mark.SQL += " RETURNING seq"
+		mark.Query(func(rows pgx.Rows) error {
 			seqs, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 			for _, seq := range seqs {
 				marked[seq] = true
