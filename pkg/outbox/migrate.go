@@ -75,8 +75,9 @@ func makeHeld(ctx context.Context, pool *pgxpool.Pool) error {
 	}
 	up, _, _ := strings.Cut(string(file), "-- +goose Down")
 	_, err = pool.Exec(ctx, up)
-	if state := sqlState(err); state == "23505" || state == "42P07" {
-		return nil // another relay has made it in this moment
+	switch sqlState(err) {
+	case "23505", "42P07", "42710": // IF NOT EXISTS does not see those who make it at the same moment
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("outbox: make the table outbox_held (or let its owner run Migrate): %w", err)
