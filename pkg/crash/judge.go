@@ -84,16 +84,18 @@ type judging struct {
 	arenas  []*Arena
 	program Program
 
-	mu       sync.Mutex
-	verdict  Verdict
-	broken   map[string]bool
-	failed   time.Time // when the first invariant broke
-	failure  *Failure
-	failRank int
-	results  map[int]PointResult // by place in the sweep
-	total    int
-	skipped  int
-	refused  bool
+	mu        sync.Mutex
+	verdict   Verdict
+	broken    map[string]bool
+	failed    time.Time // when the first invariant broke
+	failure   *Failure
+	failRank  int
+	failJob   job
+	failPoint PointResult
+	results   map[int]PointResult // by place in the sweep
+	total     int
+	skipped   int
+	refused   bool
 }
 
 func (j *judging) judge(ctx context.Context, servers state.Servers, program Program) error {
@@ -120,10 +122,35 @@ func (j *judging) judge(ctx context.Context, servers state.Servers, program Prog
 		return j.one(ctx)
 	}
 	golden, ok, err := j.goldens(ctx)
-	if err != nil || !ok {
+	if err != nil {
 		return err
 	}
-	return j.sweep(ctx, golden)
+	if !ok {
+		return j.film(ctx)
+	}
+	if err := j.sweep(ctx, golden); err != nil {
+		return err
+	}
+	return j.film(ctx)
+}
+
+// film makes the failing run once more, and keeps what the tables and queues
+// held message by message. One that goes another way this time is not used.
+func (j *judging) film(ctx context.Context) error {
+	if j.failure == nil || j.failPoint.Outcome != Violated {
+		return nil
+	}
+	b := j.failJob
+	j.options.Progress(Progress{Doing: "filming the run that failed", Done: len(j.results), Total: j.total})
+	res, err := j.try(ctx, j.runner(j.arenas[0]), order{schedule: b.schedule, variant: b.variant, patient: b.patient, golden: b.rank < 0, film: true})
+	if err != nil {
+		return err
+	}
+	if len(res.violations) > 0 && res.violations[0].Invariant == j.failure.Invariant {
+		j.failPoint.Detail = res.violations[0].Detail
+		j.failure = j.tell(b, j.failPoint, res)
+	}
+	return nil
 }
 
 // openArenas opens as many arenas as it can get, at least one.
@@ -218,7 +245,7 @@ func (j *judging) count() {
 // one makes a single run, for a replay.
 func (j *judging) one(ctx context.Context) error {
 	c := candidate{}
-	res, err := j.try(ctx, j.runner(j.arenas[0]), order{schedule: j.options.Schedule, variant: j.options.Variant, patient: true})
+	res, err := j.try(ctx, j.runner(j.arenas[0]), order{schedule: j.options.Schedule, variant: j.options.Variant, patient: true, film: true})
 	if err != nil {
 		return err
 	}
@@ -405,7 +432,7 @@ func (j *judging) record(b job, res result) {
 			j.failed = time.Now()
 		}
 		if j.failure == nil || b.rank < j.failRank {
-			j.failRank = b.rank
+			j.failRank, j.failJob, j.failPoint = b.rank, b, p
 			j.failure = j.tell(b, p, res)
 			j.verdict.Output = lastLines(res.output, 40)
 		}

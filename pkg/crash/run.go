@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -44,6 +45,7 @@ type order struct {
 	patient  bool          // after a blackhole wait out the answer's timers
 	prune    bool
 	golden   bool // also ask it to stop, and start it once more
+	film     bool // keep what the tables hold, message by message
 }
 
 // result is what came of a run.
@@ -53,6 +55,7 @@ type result struct {
 	trace      wire.Trace
 	atCrash    []Table
 	after      []Table
+	scenes     []Scene
 	output     string
 	note       string
 	refused    bool // the answer said that it is not implemented
@@ -89,6 +92,7 @@ type run struct {
 	events   chan event
 	activity chan struct{} // capacity 1: something happened on the wires
 	strikes  chan *Process // a strike that the runner has to act on
+	looks    chan look
 	procs    map[int]*Process
 
 	mu       sync.Mutex // guards what the proxy's callbacks share with the loop
@@ -114,6 +118,11 @@ type run struct {
 	ending       bool
 }
 
+// look is a message that is held back until the tables have been looked at.
+type look struct {
+	pass chan wire.Action
+}
+
 // do makes one run. An error means that the run says nothing about the answer.
 func (r *runner) do(ctx context.Context, o order) (result, error) {
 	ctx, cancel := context.WithTimeout(ctx, runTimeout)
@@ -122,7 +131,7 @@ func (r *runner) do(ctx context.Context, o order) (result, error) {
 		o.slack = 1
 	}
 	n := &run{runner: r, order: o,
-		events: make(chan event, 64), activity: make(chan struct{}, 1), strikes: make(chan *Process, len(o.schedule)),
+		events: make(chan event, 64), activity: make(chan struct{}, 1), strikes: make(chan *Process, len(o.schedule)), looks: make(chan look, 64),
 		procs: map[int]*Process{}, counts: map[string]int{}, steps: map[int]int{},
 		usage: map[int]usage{}, usageAt: map[int]time.Time{}, busyAt: map[int]time.Time{}}
 	rng := rand.New(rand.NewPCG(o.seed, 0x637261736820))
@@ -147,6 +156,13 @@ func (r *runner) do(ctx context.Context, o order) (result, error) {
 	defer n.proxy.Close()
 	defer n.endAll(context.WithoutCancel(ctx))
 
+	if n.film {
+		tables, err := n.scenario.Tables(ctx)
+		if err != nil {
+			return result{}, err
+		}
+		n.result.scenes = []Scene{{Tables: tables}}
+	}
 	now := time.Now()
 	n.progressAt, n.lastStep, n.lastWork = now, now, now
 	for slot := range max(1, r.spec.Processes) {
@@ -167,6 +183,9 @@ func (r *runner) do(ctx context.Context, o order) (result, error) {
 	n.result.doneAt = n.doneAt
 	if n.result.after, err = n.scenario.Tables(ctx); err != nil {
 		return result{}, err
+	}
+	if n.film {
+		n.scene(n.result.after)
 	}
 	for _, p := range n.procs {
 		n.result.output += p.Output()
@@ -204,20 +223,23 @@ func (n *run) decide(m *wire.Message) wire.Action {
 		n.lastWork = n.lastStep
 	}
 	n.steps[m.Process]++
-	if n.next >= len(n.schedule) || n.ending {
+	if n.ending {
 		return wire.Action{}
+	}
+	if n.next >= len(n.schedule) {
+		return n.filmed(m)
 	}
 	s := n.schedule[n.next]
 	if s.Nth > 0 {
 		if m.Protocol != s.At.Protocol || m.Dir != s.At.Dir || kindOf(m) != s.Kind || (n.processes() == 1 && m.Process != s.At.Process) {
-			return wire.Action{}
+			return n.filmed(m)
 		}
 		n.counts[s.String()]++
 		if n.counts[s.String()] != s.Nth {
-			return wire.Action{}
+			return n.filmed(m)
 		}
 	} else if m.Point != s.At {
-		return wire.Action{}
+		return n.filmed(m)
 	}
 	n.next++
 	n.struck = append(n.struck, Strike{At: m.Point, Message: m.Name, Fault: s.Fault})
@@ -229,6 +251,30 @@ func (n *run) decide(m *wire.Message) wire.Action {
 	}
 	n.strikes <- n.procs[m.Process] // has room for every strike of the schedule
 	return action
+}
+
+// filmed holds back a message that tells of something lasting until the tables
+// have been looked at. The caller holds mu.
+func (n *run) filmed(m *wire.Message) wire.Action {
+	if !n.film || m.Dir != wire.ToClient || m.Effect == wire.NoEffect {
+		return wire.Action{}
+	}
+	l := look{pass: make(chan wire.Action, 1)}
+	select {
+	case n.looks <- l:
+		return wire.Action{Kind: wire.Hold, Until: l.pass}
+	default:
+		return wire.Action{} // a scene less
+	}
+}
+
+// scene adds what the tables hold now to the film.
+func (n *run) scene(tables []Table) {
+	s := Scene{After: len(n.proxy.Trace().Messages), Tables: tables}
+	if k := len(n.result.scenes); k > 0 && reflect.DeepEqual(n.result.scenes[k-1].Tables, tables) {
+		return
+	}
+	n.result.scenes = append(n.result.scenes, s)
 }
 
 // observe is called under the wires' ordering lock.
@@ -335,6 +381,13 @@ func (n *run) loop(ctx context.Context) error {
 			return ctx.Err()
 		case <-n.activity:
 			check = true
+		case l := <-n.looks:
+			tables, err := n.scenario.Tables(ctx)
+			if err != nil {
+				return err
+			}
+			n.scene(tables)
+			l.pass <- wire.Action{}
 		case p := <-n.strikes:
 			over, err := n.strike(ctx, p)
 			if err != nil || over {
@@ -386,6 +439,9 @@ func (n *run) crash(ctx context.Context, p *Process) (over bool, err error) {
 	}
 	if n.result.atCrash, err = n.scenario.Tables(ctx); err != nil {
 		return false, err
+	}
+	if n.film {
+		n.scene(n.result.atCrash)
 	}
 	n.mu.Lock()
 	last := n.next == len(n.schedule)

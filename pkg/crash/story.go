@@ -10,7 +10,7 @@ import (
 // tell turns a failing run into a story that teaches.
 func (j *judging) tell(b job, p PointResult, res result) *Failure {
 	f := &Failure{Invariant: p.Violation, At: p.At, Message: p.Message, Fault: p.Fault, Detail: p.Detail,
-		Trace: &res.trace, Replay: j.replay(b)}
+		Trace: &res.trace, Scenes: res.scenes, Replay: j.replay(b)}
 	for _, i := range append([]Invariant{allWorkDone}, j.spec.Invariants...) {
 		if i.Name == p.Violation {
 			f.Expected, f.Hints = i.Expected, i.Hints

@@ -75,6 +75,14 @@ type Failure struct {
 	Hints     []string    `json:"hints"`    // the first is shown; the others on request
 	Replay    string      `json:"replay"`   // the command that replays this schedule
 	Trace     *wire.Trace `json:"trace,omitempty"`
+	Scenes    []Scene     `json:"scenes,omitempty"` // the tables and queues, message by message
+}
+
+// Scene is what the tables and queues held once a message had passed, until the
+// next Scene.
+type Scene struct {
+	After  int     `json:"after"` // the message's number in the trace; 0 is the start
+	Tables []Table `json:"tables"`
 }
 
 // Table is the content of a table or a queue at one moment of the failing run.

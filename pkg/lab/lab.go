@@ -19,6 +19,7 @@ import (
 
 	"crashcourse/pkg/broker"
 	"crashcourse/pkg/postgres"
+	"crashcourse/pkg/step"
 )
 
 // Lab is a cell's connection to what its notebook works with.
@@ -151,7 +152,7 @@ func (l *Lab) SQL(sql string, args ...any) {
 		return
 	}
 	if _, err := l.DB().Exec(l.ctx, sql, args...); err != nil {
-		l.fail(fmt.Errorf("lab: PostgreSQL does not like %q: %w", shorten(sql, 60), err))
+		l.fail(fmt.Errorf("lab: PostgreSQL does not like %q: %w", step.Shorten(sql, 60), err))
 	}
 }
 

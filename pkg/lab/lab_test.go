@@ -241,7 +241,7 @@ func TestInterrupt(t *testing.T) {
 	}
 	for _, p := range r.procs {
 		select {
-		case <-p.ended:
+		case <-p.Ended():
 		case <-time.After(5 * time.Second):
 			t.Error("a process outlives its cell")
 		}

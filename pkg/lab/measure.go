@@ -13,6 +13,7 @@ import (
 
 	"crashcourse/pkg/broker"
 	"crashcourse/pkg/postgres"
+	"crashcourse/pkg/step"
 	"crashcourse/pkg/wire"
 )
 
@@ -69,7 +70,7 @@ func (m *measurement) do(queue string, relay Work) error {
 		return err
 	}
 	// Through a proxy, to count what passes.
-	pg, _, err := l.at.addresses()
+	pg, _, err := step.Hosts(l.at.card.Postgres, l.at.card.AMQP)
 	if err != nil {
 		return err
 	}

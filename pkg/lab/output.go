@@ -59,15 +59,6 @@ func squeeze(css string) string {
 	return b.String()
 }
 
-// shorten makes one line of at most n characters of s.
-func shorten(s string, n int) string {
-	r := []rune(strings.Join(strings.Fields(s), " "))
-	if len(r) <= n {
-		return string(r)
-	}
-	return string(r[:n-1]) + "…"
-}
-
 // Show shows something that a cell has made: rich in a notebook, text elsewhere.
 func Show(rich, text string) { newOutput().show(rich, text) }
 

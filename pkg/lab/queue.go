@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"crashcourse/pkg/step"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -92,7 +93,7 @@ func (l *Lab) Peek(queue string) []Message {
 			g.more = len(all) - maxRows
 			break
 		}
-		row := []string{fmt.Sprint(i + 1), m.Key, shortID(m.ID), shorten(m.Body, 80)}
+		row := []string{fmt.Sprint(i + 1), m.Key, step.ShortID(m.ID), step.Shorten(m.Body, 80)}
 		if g.notes {
 			row = append(row, m.Note)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"crashcourse/pkg/broker"
 	"crashcourse/pkg/exercise"
+	"crashcourse/pkg/step"
 )
 
 // roleEnv is set in the environment of a process that a cell has started, to
@@ -45,14 +46,6 @@ func (r *role) hush() {
 	}
 }
 
-// report is what a process says of itself at its end.
-type report struct {
-	Error string `json:"error,omitempty"`
-}
-
-// resultFD is the descriptor that a report is written to.
-const resultFD = 3
-
 // run is the rest of the life of a process that Run has started.
 func (r *role) run(work Work) {
 	os.Stdout = r.stdout
@@ -69,11 +62,11 @@ func (r *role) run(work Work) {
 		cancel()
 	}()
 	err := r.perform(ctx, work)
-	var said report
+	var said step.Report
 	if err != nil && !stopped.Load() {
 		said.Error = err.Error()
 	}
-	_ = json.NewEncoder(os.NewFile(resultFD, "result")).Encode(said) // nobody is left to tell otherwise
+	_ = json.NewEncoder(os.NewFile(step.ReportFD, "report")).Encode(said) // nobody is left to tell otherwise
 	os.Exit(0)
 }
 

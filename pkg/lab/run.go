@@ -17,6 +17,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"crashcourse/pkg/crash"
+	"crashcourse/pkg/step"
 	"crashcourse/pkg/view"
 	"crashcourse/pkg/wire"
 )
@@ -72,6 +73,9 @@ type run struct {
 	trace  wire.Trace
 	calm   bool // it ended because nothing more happened
 
+	observer *step.Observer
+	scenes   []view.Scene
+
 	mu       sync.Mutex
 	struck   map[int]int       // by place in faults: the process
 	seen     map[int]int       // messages that a fault could have struck
@@ -90,10 +94,19 @@ func (r *run) do(ctx context.Context) error {
 	}
 	r.struck, r.seen, r.idle, r.lastStep = map[int]int{}, map[int]int{}, map[int]int{}, map[int]time.Time{}
 	r.lookout, r.lastWork = newLookout(), time.Now()
-	pg, mq, err := r.lab.at.addresses()
+	card := r.lab.at.card
+	pg, mq, err := step.Hosts(card.Postgres, card.AMQP)
 	if err != nil {
 		return err
 	}
+	if r.observer, err = step.NewObserver(card.Postgres, card.AMQP, r.lab.at.servers.Management); err != nil {
+		return err
+	}
+	defer r.observer.Close()
+	if err := r.observer.ListQueues(ctx); err != nil {
+		return err
+	}
+	r.glance(ctx)
 	r.proxy, err = wire.New(wire.Config{Postgres: pg, AMQP: mq, Decide: r.decide})
 	if err != nil {
 		return err
@@ -101,7 +114,7 @@ func (r *run) do(ctx context.Context) error {
 	defer r.proxy.Close()
 	defer func() {
 		for _, p := range r.procs {
-			p.kill()
+			p.Kill()
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, longest)
@@ -119,7 +132,28 @@ func (r *run) do(ctx context.Context) error {
 		return err
 	}
 	r.trace = tidy(r.proxy.Trace(), r.calm)
-	return r.stop(ctx)
+	if err := r.stop(ctx); err != nil {
+		return err
+	}
+	r.glance(ctx)
+	return nil
+}
+
+// glance adds a look at the tables and queues to the recording. One that fails
+// costs a scene, and not the run.
+func (r *run) glance(ctx context.Context) {
+	things, err := r.observer.Look(ctx)
+	if err != nil {
+		return
+	}
+	after := 0
+	if r.proxy != nil {
+		after = len(r.proxy.Trace().Messages)
+	}
+	if n := len(r.scenes); n > 0 && reflect.DeepEqual(r.scenes[n-1].Things, things) {
+		return
+	}
+	r.scenes = append(r.scenes, view.Scene{After: after, Things: things})
 }
 
 // decide is called under the wires' ordering lock.
@@ -155,6 +189,15 @@ func (r *run) decide(m *wire.Message) wire.Action {
 			r.release, r.held = make(chan wire.Action), m.Process
 		}
 		return f.action(r.release)
+	}
+	if m.Dir == wire.ToClient && (m.Effect == wire.Done || lasts(m)) {
+		// What it tells of can be seen from outside now: look, then let it pass.
+		seen := make(chan wire.Action, 1)
+		r.events <- func() {
+			r.glance(r.lab.ctx)
+			seen <- wire.Action{}
+		}
+		return wire.Action{Kind: wire.Hold, Until: seen}
 	}
 	return wire.Action{}
 }
@@ -242,7 +285,7 @@ func (r *run) bury(n int) {
 		return
 	}
 	p.lane.Freeze()
-	p.kill()
+	p.Kill()
 	p.end = "was killed"
 	r.close(p)
 }
@@ -253,8 +296,9 @@ func (r *run) close(p *process) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := p.lane.Close(ctx); err != nil {
-		p.output.WriteString("(" + err.Error() + ")\n")
+		p.remark = "\n(" + err.Error() + ")"
 	}
+	r.glance(ctx)
 }
 
 // stop ends the processes that still run: one that is cut off by a blackhole
@@ -265,13 +309,13 @@ func (r *run) stop(ctx context.Context) error {
 			continue
 		}
 		if r.hit(p, crash.Blackhole) {
-			p.kill()
+			p.Kill()
 			p.end = "was cut off, and was killed in the end"
 			r.close(p)
 			continue
 		}
-		p.ask()
-		p.end = "had nothing more to do, and was stopped"
+		p.Ask()
+		p.asked, p.end = true, "had nothing more to do, and was stopped"
 	}
 	deadline := time.After(stopTime)
 	for slices.ContainsFunc(r.procs, func(p *process) bool { return !p.over }) {
@@ -281,7 +325,7 @@ func (r *run) stop(ctx context.Context) error {
 		case <-deadline:
 			for _, p := range r.procs {
 				if !p.over {
-					p.kill()
+					p.Kill()
 					p.end = "did not stop within two seconds of its context's end, and was killed"
 					r.close(p)
 				}
@@ -338,7 +382,7 @@ func (r *run) show() {
 		text.WriteString(n + "\n")
 	}
 	for i, p := range r.procs {
-		if said := strings.TrimSpace(p.output.String()); said != "" {
+		if said := strings.TrimSpace(p.Output() + p.remark); said != "" {
 			head := fmt.Sprintf("Process %d printed:", i+1)
 			b.WriteString("<p>" + head + "</p><pre>" + html.EscapeString(said) + "</pre>")
 			text.WriteString(head + "\n" + said + "\n")

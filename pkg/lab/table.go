@@ -7,7 +7,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
+
+	"crashcourse/pkg/step"
 )
 
 // maxRows is how many rows of a table are shown.
@@ -21,7 +22,7 @@ func (l *Lab) Table(sql string, args ...any) {
 	}
 	g, err := l.query(sql, args)
 	if err != nil {
-		l.fail(fmt.Errorf("lab: PostgreSQL does not like %q: %w", shorten(sql, 60), err))
+		l.fail(fmt.Errorf("lab: PostgreSQL does not like %q: %w", step.Shorten(sql, 60), err))
 	}
 	l.out.show(framed(g.html()), g.text())
 }
@@ -33,7 +34,7 @@ func (l *Lab) query(sql string, args []any) (*grid, error) {
 		return nil, err
 	}
 	defer rows.Close()
-	g := &grid{caption: shorten(sql, 200), code: true}
+	g := &grid{caption: step.Shorten(sql, 200), code: true}
 	for _, f := range rows.FieldDescriptions() {
 		g.columns = append(g.columns, f.Name)
 	}
@@ -44,37 +45,11 @@ func (l *Lab) query(sql string, args []any) (*grid, error) {
 		}
 		var row []string
 		for i, v := range rows.RawValues() {
-			row = append(row, cellText(rows.FieldDescriptions()[i].DataTypeOID, v))
+			row = append(row, step.CellText(rows.FieldDescriptions()[i].DataTypeOID, v))
 		}
 		g.rows = append(g.rows, row)
 	}
 	return g, rows.Err()
-}
-
-// cellText is how a value is shown.
-func cellText(oid uint32, v []byte) string {
-	s := string(v)
-	switch {
-	case v == nil:
-		return "NULL"
-	case oid == pgtype.UUIDOID:
-		return shortID(s)
-	case (oid == pgtype.TimestamptzOID || oid == pgtype.TimestampOID) && len(s) >= 19:
-		return strings.TrimSuffix(s[11:min(len(s), 23)], "+")
-	case oid == pgtype.BoolOID && s == "t":
-		return "true"
-	case oid == pgtype.BoolOID && s == "f":
-		return "false"
-	}
-	return shorten(s, 120)
-}
-
-// shortID is the end of a UUID: those made in the same minute begin alike.
-func shortID(s string) string {
-	if len(s) != 36 {
-		return shorten(s, 40)
-	}
-	return "…" + s[30:]
 }
 
 // grid is a table to be shown.

@@ -109,6 +109,14 @@ func (p *Proxy) Trace() Trace {
 	return p.rec.trace()
 }
 
+// Since returns a copy of the messages that came after the one numbered seq; 0
+// gives all. Of the newest ones, the size may still grow.
+func (p *Proxy) Since(seq int) []Message {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rec.since(seq)
+}
+
 // Steps returns how many steps have arrived so far, those that a fault
 // swallowed included. It takes no lock.
 func (p *Proxy) Steps() int { return int(p.steps.Load()) }

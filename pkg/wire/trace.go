@@ -36,3 +36,12 @@ func (r *recorder) grow(entry int, bytes int64) {
 func (r *recorder) trace() Trace {
 	return Trace{Version: TraceVersion, Messages: slices.Clone(r.kept), Dropped: r.dropped}
 }
+
+// since returns a copy of what came after the message numbered seq. As long as
+// there is room for all, a message's number is one more than its place.
+func (r *recorder) since(seq int) []Message {
+	if seq >= len(r.kept) {
+		return nil
+	}
+	return slices.Clone(r.kept[max(0, seq):])
+}

@@ -1,0 +1,542 @@
+package step
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"crashcourse/pkg/crash"
+	"crashcourse/pkg/view"
+	"crashcourse/pkg/wire"
+)
+
+// Config says what a [Session] runs.
+type Config struct {
+	Title string
+	Works []Work // each is a process of its own
+	// Prepare makes the starting state. It runs before the works start, past the
+	// proxy, and again before each rewind. One without a path does nothing.
+	Prepare Work
+	// Postgres and AMQP are the addresses that the works connect to. They carry
+	// credentials.
+	Postgres, AMQP string
+	// Management is the address of the broker's management API, which lists the
+	// queues to look at; it may be empty.
+	Management string
+}
+
+// Bounds of a session.
+const (
+	stillWaiting = 3 * time.Millisecond  // no message has moved for so long, and one waits: time to look
+	stillRunning = 40 * time.Millisecond // the same while a process is busy
+	lookAgain    = time.Second           // others may change the tables too
+	lookTime     = 4 * time.Second
+	answerTime   = 5 * time.Second // for what a command brings about
+	closeTime    = 5 * time.Second // for the servers to notice that a process has ended
+	prepareTime  = 30 * time.Second
+	maxTrace     = 20000
+)
+
+// State says what a session waits for.
+type State string
+
+// The states of a session.
+const (
+	Waiting State = "waiting" // a message waits to be let pass
+	Running State = "running" // processes are busy, and no message waits
+	Crashed State = "crashed" // a crashed process can be started again, and nothing else waits
+	Ended   State = "ended"   // every process has ended by itself
+	Closed  State = "closed"
+)
+
+// Session is a run that waits at each message.
+type Session struct {
+	config   Config
+	observer *Observer
+	ctx      context.Context
+	cancel   context.CancelFunc
+	looker   sync.WaitGroup
+	commands sync.Mutex // one at a time
+
+	mu       sync.Mutex
+	changed  chan struct{} // closed and replaced when anything below has changed
+	run      *run
+	runs     int // made so far
+	notes    []string
+	closed   string // why it is over
+	lastUsed time.Time
+}
+
+// run is one run of a session; a rewind makes a new one. The session's mu guards
+// what changes.
+type run struct {
+	proxy    *wire.Proxy
+	title    string
+	taking   sync.Mutex // one take at a time; taken before the session's mu
+	pending  []*held
+	trace    wire.Trace
+	read     int // the number of the last message taken over from the proxy
+	scenes   []view.Scene
+	edits    int // of the last scene, which may be replaced
+	procs    []*actor
+	struck   map[wire.Point]crash.Fault
+	script   []move
+	moved    time.Time
+	stirred  bool // something has happened since the last look
+	over     bool
+	livesNow int // counts changes of lives
+}
+
+// held is a message that waits.
+type held struct {
+	message wire.Message
+	pass    chan wire.Action // has room for one
+	decided bool
+}
+
+// actor is a process of a run.
+type actor struct {
+	*Process
+	lane   *wire.Lane
+	life   view.Life
+	gone   bool
+	fate   string        // how we have ended it; empty: not
+	buried chan struct{} // closed when the servers have noticed its end
+}
+
+// move is what was done in a run, for a rewind to do again.
+type move struct {
+	point   wire.Point  // of the message that waited; zero: none did
+	fault   crash.Fault // that struck; empty lets the message pass
+	process int         // that was killed
+	restart bool        // slot was started again
+	slot    int
+}
+
+// Start makes the starting state and starts the works. It returns when their
+// first messages wait, or when they have had time to come to that.
+func Start(ctx context.Context, config Config) (*Session, error) {
+	if len(config.Works) == 0 {
+		return nil, errors.New("step: there is no work to run")
+	}
+	o, err := NewObserver(config.Postgres, config.AMQP, config.Management)
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{config: config, observer: o, changed: make(chan struct{}), lastUsed: time.Now()}
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := s.begin(ctx); err != nil {
+		s.cancel()
+		o.Close()
+		return nil, err
+	}
+	s.looker.Go(s.look)
+	waiting, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_ = s.await(waiting, func(r *run) bool { return len(r.pending) > 0 || r.state() == Ended }) // it may be busy for longer
+	return s, nil
+}
+
+// begin makes a run.
+func (s *Session) begin(ctx context.Context) error {
+	if s.config.Prepare.Path != "" {
+		if err := s.prepare(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.observer.ListQueues(ctx); err != nil {
+		return err
+	}
+	things, err := s.observer.Look(ctx)
+	if err != nil {
+		return err
+	}
+	pg, mq, err := Hosts(s.config.Postgres, s.config.AMQP)
+	if err != nil {
+		return err
+	}
+	r := &run{title: s.config.Title, struck: map[wire.Point]crash.Fault{}, moved: time.Now(),
+		trace: wire.Trace{Version: wire.TraceVersion}, scenes: []view.Scene{{Things: things}}}
+	r.proxy, err = wire.New(wire.Config{Postgres: pg, AMQP: mq, MaxTrace: maxTrace,
+		Decide:  func(m *wire.Message) wire.Action { return s.decide(r, m) },
+		Observe: func(m *wire.Message) { s.passed(r, m) },
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.run = r
+	s.runs++
+	s.mu.Unlock()
+	for slot := range s.config.Works {
+		if err := s.launch(r, slot); err != nil {
+			s.end(r)
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Session) prepare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, prepareTime)
+	defer cancel()
+	p, err := s.config.Prepare.Run(s.config.Postgres, s.config.AMQP)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-p.Ended():
+	case <-ctx.Done():
+		p.Kill()
+		return fmt.Errorf("step: making the starting state took more than %v", prepareTime)
+	}
+	if e := p.End(); !e.Told || e.Report.Error != "" {
+		return fmt.Errorf("step: the starting state could not be made: the function that makes it %s %s", e, Shorten(p.Output(), 300))
+	}
+	return nil
+}
+
+// launch starts the process of a slot.
+func (s *Session) launch(r *run, slot int) error {
+	lane, err := r.proxy.Lane()
+	if err != nil {
+		return err
+	}
+	w := s.config.Works[slot]
+	p, err := w.RunThrough(lane, s.config.Postgres, s.config.AMQP)
+	if err != nil {
+		return err
+	}
+	a := &actor{Process: p, lane: lane, life: view.Life{Process: lane.Process(), Slot: slot, Work: w.Name}, buried: make(chan struct{})}
+	s.mu.Lock()
+	a.life.From = r.read
+	r.procs = append(r.procs, a)
+	s.stir(r)
+	r.livesNow++
+	s.mu.Unlock()
+	go s.bury(r, a)
+	return nil
+}
+
+// bury waits for the end of a process, and lets the servers notice it.
+func (s *Session) bury(r *run, a *actor) {
+	defer close(a.buried)
+	<-a.Ended()
+	s.mu.Lock()
+	a.gone = true
+	end := cmp.Or(a.fate, a.End().String())
+	r.drop(a.lane.Process())
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	if err := a.lane.Close(ctx); err != nil {
+		end += " (" + err.Error() + ")"
+	}
+	if said := strings.TrimSpace(a.Output()); said != "" {
+		end += "; it printed: " + Shorten(said, 400)
+	}
+	s.take(r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.life.To, a.life.End = r.read, end
+	r.drop(a.lane.Process())
+	r.livesNow++
+	s.stir(r)
+}
+
+// finish ends a process of ours, and returns when it is buried.
+func (s *Session) finish(a *actor, fate string) {
+	s.mu.Lock()
+	if !a.gone {
+		a.fate = fate
+	}
+	s.mu.Unlock()
+	a.lane.Freeze()
+	a.Kill()
+	<-a.buried
+}
+
+// decide is called under the proxy's ordering lock.
+func (s *Session) decide(r *run, m *wire.Message) wire.Action {
+	if !m.Step {
+		return wire.Action{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.over {
+		return wire.Action{Kind: wire.Hold} // until the lane closes
+	}
+	h := &held{message: *m, pass: make(chan wire.Action, 1)}
+	r.pending = append(r.pending, h)
+	s.stir(r)
+	return wire.Action{Kind: wire.Hold, Until: h.pass}
+}
+
+// passed is called under the proxy's ordering lock.
+func (s *Session) passed(r *run, m *wire.Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.settle(m.Point, m.Step)
+	s.stir(r)
+}
+
+// stir notes that something has happened. The caller holds mu.
+func (s *Session) stir(r *run) {
+	r.moved, r.stirred = time.Now(), true
+	s.tell()
+}
+
+// tell wakes those who wait for a change. The caller holds mu.
+func (s *Session) tell() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// settle forgets a message that waits no longer.
+func (r *run) settle(at wire.Point, step bool) {
+	if step {
+		r.pending = slices.DeleteFunc(r.pending, func(h *held) bool { return h.message.Point == at })
+	}
+}
+
+// drop forgets what waits of a process.
+func (r *run) drop(process int) {
+	r.pending = slices.DeleteFunc(r.pending, func(h *held) bool { return h.message.Process == process })
+}
+
+// take takes over what the proxy has recorded since the last time. What was
+// held when its connection ended never passed, unless it is where a fault
+// struck.
+func (s *Session) take(r *run) {
+	r.taking.Lock()
+	defer r.taking.Unlock()
+	s.mu.Lock()
+	from := r.read
+	s.mu.Unlock()
+	news := r.proxy.Since(from) // which may wait for decide, and that for mu
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range news {
+		r.read = m.Seq
+		if m.Fault != "" {
+			r.settle(m.Point, m.Step)
+			fault, ours := r.struck[m.Point]
+			switch {
+			case !m.Step:
+				continue
+			case ours:
+				m.Fault = string(fault)
+			case m.Fault != string(wire.Blackhole):
+				continue
+			}
+		}
+		if m.Step {
+			r.trace.Messages = append(r.trace.Messages, m)
+		}
+	}
+}
+
+// state is called with the session's mu held.
+func (r *run) state() State {
+	waiting := slices.ContainsFunc(r.pending, func(h *held) bool { return !h.decided })
+	alive := slices.ContainsFunc(r.procs, func(a *actor) bool { return !a.gone })
+	switch {
+	case waiting:
+		return Waiting
+	case alive:
+		return Running
+	}
+	for _, a := range r.last() {
+		if a.fate != "" || a.End().Report.Error != "" || !a.End().Told {
+			return Crashed
+		}
+	}
+	return Ended
+}
+
+// last returns the newest process of each slot.
+func (r *run) last() []*actor {
+	var last []*actor
+	for _, a := range r.procs {
+		if a.life.Slot == len(last) {
+			last = append(last, nil)
+		}
+		last[a.life.Slot] = a
+	}
+	return last
+}
+
+// look looks at the tables and queues whenever things have come to rest.
+func (s *Session) look() {
+	for s.ctx.Err() == nil {
+		s.mu.Lock()
+		r, changed := s.run, s.changed
+		rest := stillRunning
+		if r.state() == Waiting {
+			rest = stillWaiting
+		}
+		wait := rest - time.Since(r.moved)
+		due := r.stirred && wait <= 0
+		if !r.stirred {
+			wait = lookAgain
+		}
+		s.mu.Unlock()
+		if !due {
+			timer := time.NewTimer(wait)
+			select {
+			case <-s.ctx.Done():
+			case <-changed:
+				timer.Stop()
+				continue
+			case <-timer.C:
+			}
+			timer.Stop()
+		}
+		s.glance(r, due)
+	}
+}
+
+// glance looks once.
+func (s *Session) glance(r *run, due bool) {
+	s.take(r)
+	s.mu.Lock()
+	after := r.read
+	if due {
+		r.stirred = false
+	}
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(s.ctx, lookTime)
+	defer cancel()
+	var err error
+	if !due {
+		err = s.observer.ListQueues(ctx)
+	}
+	things, lookErr := s.observer.Look(ctx)
+	if err = cmp.Or(err, lookErr); err != nil {
+		if s.ctx.Err() == nil {
+			s.note("The tables and queues cannot be looked at: " + err.Error())
+		}
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := &r.scenes[len(r.scenes)-1]
+	switch {
+	case reflect.DeepEqual(last.Things, things):
+	case last.After == after: // somebody else has changed something
+		last.Things = things
+		r.edits++
+	default:
+		r.scenes = append(r.scenes, view.Scene{After: after, Things: things})
+	}
+	s.tell()
+}
+
+// note tells whoever follows. The same is not said twice in a row.
+func (s *Session) note(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.notes) > 0 && s.notes[len(s.notes)-1] == text {
+		return
+	}
+	s.notes = append(s.notes, text)
+	s.tell()
+}
+
+// await waits until ok, which is called with mu held.
+func (s *Session) await(ctx context.Context, ok func(r *run) bool) error {
+	for {
+		s.mu.Lock()
+		done, changed := ok(s.run), s.changed
+		s.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.ctx.Done():
+			return errors.New("step: the session is over")
+		}
+	}
+}
+
+// end ends a run.
+func (s *Session) end(r *run) {
+	s.mu.Lock()
+	r.over = true
+	procs := slices.Clone(r.procs)
+	s.mu.Unlock()
+	var all sync.WaitGroup
+	for _, a := range procs {
+		all.Go(func() { s.finish(a, "was ended with the session") })
+	}
+	all.Wait()
+	_ = r.proxy.Close() // what it says of connections that it had to break is nobody's concern any more
+}
+
+// Close ends all processes. What was recorded can still be followed and read.
+func (s *Session) Close(why string) {
+	s.mu.Lock()
+	if s.closed != "" {
+		s.mu.Unlock()
+		return
+	}
+	s.closed = cmp.Or(why, "The session is over.")
+	s.tell()
+	s.mu.Unlock()
+	s.cancel()
+	s.commands.Lock() // one that is on its way ends first
+	defer s.commands.Unlock()
+	s.looker.Wait()
+	s.mu.Lock()
+	r := s.run
+	s.mu.Unlock()
+	s.end(r)
+	s.observer.Close()
+	s.mu.Lock()
+	s.tell()
+	s.mu.Unlock()
+}
+
+// LastUsed is when the last command came, or the session began.
+func (s *Session) LastUsed() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lastUsed
+}
+
+// Recording returns what the session has seen so far of its present run.
+func (s *Session) Recording() view.Recording {
+	s.mu.Lock()
+	r := s.run
+	s.mu.Unlock()
+	s.take(r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return r.recording()
+}
+
+func (r *run) recording() view.Recording {
+	rec := view.Recording{Version: view.RecordingVersion, Title: r.title, Trace: r.trace, Scenes: slices.Clone(r.scenes), Lives: r.lives()}
+	rec.Trace.Messages = slices.Clone(r.trace.Messages)
+	return rec
+}
+
+func (r *run) lives() []view.Life {
+	var all []view.Life
+	for _, a := range r.procs {
+		all = append(all, a.life)
+	}
+	return all
+}
+
+func sorted(m map[string]int) []string { return slices.Sorted(maps.Keys(m)) }
