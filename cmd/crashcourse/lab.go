@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -18,6 +19,7 @@ import (
 
 	"crashcourse/cmd/crashcourse/internal/answers"
 	"crashcourse/cmd/crashcourse/internal/jupyter"
+	"crashcourse/cmd/crashcourse/internal/labserver"
 	"crashcourse/cmd/crashcourse/internal/servers"
 	"crashcourse/cmd/crashcourse/internal/steps"
 	"crashcourse/pkg/exercise"
@@ -98,6 +100,13 @@ func lab(cmd *cobra.Command, opt servers.Options, jopt jupyter.Options, port int
 			err = errors.Join(err, release(opt.Log, lease))
 		}
 	}()
+	sessions, err := labserver.Start(ctx, opt.State, jupyter.LabPath, 0, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	if err != nil {
+		cancel(err)
+		return first(ctx, err)
+	}
+	defer func() { err = errors.Join(err, sessions.Stop()) }()
+	jopt.LabPort, jopt.LabToken = sessions.Port(), sessions.At().Token
 	if err := jupyter.Prepare(ctx, jopt); err != nil {
 		cancel(err)
 		return first(ctx, err)
@@ -127,8 +136,8 @@ func lab(cmd *cobra.Command, opt servers.Options, jopt jupyter.Options, port int
 	}
 	wg.Go(func() { warm(ctx, jopt) })
 	defer cancel(nil)
-	cmd.Printf("\nThe lab is open:\n\n    %s\n\nRabbitMQ's management page: %s\n(log in as amqp_url in %s says)\nCtrl-C stops it.\n\n",
-		j.URL(), j.Proxied(servers.Where(lease.Servers.Management)), filepath.Join(opt.State, "servers.json"))
+	cmd.Printf("\nThe lab is open:\n\n    %s\n\nLive sessions by themselves, for VS Code: %s/?token=%s\nRabbitMQ's management page: %s\n(log in as amqp_url in %s says)\nCtrl-C stops it.\n\n",
+		j.URL(), sessions.At().URL, sessions.At().Token, j.Proxied(servers.Where(lease.Servers.Management)), filepath.Join(opt.State, "servers.json"))
 	openBrowser(noBrowser, j.URL())
 	select {
 	case <-ctx.Done():

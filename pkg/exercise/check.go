@@ -192,6 +192,12 @@ func display(v crash.Verdict) {
 	if err = errors.Join(err, view.Text(&text, v, view.TextOptions{})); err != nil {
 		fmt.Fprintln(os.Stderr, "the report could not be drawn:", err)
 	}
+	if v.Failure != nil && v.Failure.Trace != nil {
+		moving, err := view.RecordedHTML(view.Record(v, nil))
+		if err == nil && len(picture)+len(moving) <= view.MaxHTML { // else `crashcourse replay` shows it
+			picture += moving
+		}
+	}
 	gonbui.SendData(&protocol.DisplayData{Data: map[protocol.MIMEType]any{
 		protocol.MIMETextHTML:  picture,
 		protocol.MIMETextPlain: text.String(),

@@ -16,6 +16,7 @@ type process struct {
 	asked  bool   // to stop
 	end    string // how it ended, to follow "The process"
 	remark string
+	to     int // the number of the last message before its end
 }
 
 // work tells the cell's binary to be work number i of call number call.

@@ -66,6 +66,7 @@ func (l *Lab) Together(works []Work, faults ...Fault) wire.Trace {
 type run struct {
 	lab    *Lab
 	works  []Work
+	named  string // the title; empty: made of the functions' names
 	faults []Fault
 	proxy  *wire.Proxy
 	procs  []*process
@@ -299,6 +300,7 @@ func (r *run) close(p *process) {
 		p.remark = "\n(" + err.Error() + ")"
 	}
 	r.glance(ctx)
+	p.to = len(r.proxy.Trace().Messages)
 }
 
 // stop ends the processes that still run: one that is cut off by a blackhole
@@ -368,7 +370,7 @@ func (r *run) show() {
 		notes = append(notes, who+" "+p.end+".")
 	}
 	var text strings.Builder
-	rich, err := view.TraceHTML(&r.trace, view.TraceOptions{Title: title})
+	rich, err := view.RecordedHTML(r.recording(title))
 	if err == nil {
 		err = view.TraceText(&text, &r.trace, view.TraceOptions{Title: title, Width: 90})
 	}
@@ -376,7 +378,6 @@ func (r *run) show() {
 		r.lab.fail(err)
 	}
 	var b strings.Builder
-	b.WriteString(rich)
 	for _, n := range notes {
 		b.WriteString("<p>" + html.EscapeString(n) + "</p>")
 		text.WriteString(n + "\n")
@@ -388,20 +389,24 @@ func (r *run) show() {
 			text.WriteString(head + "\n" + said + "\n")
 		}
 	}
-	r.lab.out.show(framed(b.String()), text.String())
+	r.lab.out.show(rich+framed(b.String()), text.String())
+}
+
+// recording is the run with all that was seen on the way.
+func (r *run) recording(title string) view.Recording {
+	rec := view.Recording{Version: view.RecordingVersion, Title: title, Trace: r.trace, Scenes: r.scenes}
+	for i, p := range r.procs {
+		rec.Lives = append(rec.Lives, view.Life{Process: p.lane.Process(), Slot: i, Work: nameOf(r.works[i]), To: p.to, End: p.end})
+	}
+	return rec
 }
 
 // title says what has been run, and with which faults.
 func (r *run) title() string {
-	var names []string
-	for i, w := range r.works {
-		n := nameOf(w)
-		if i > 0 && n == nameOf(r.works[i-1]) {
-			n = "another " + n
-		}
-		names = append(names, n)
+	s := r.named
+	if s == "" {
+		s = r.names()
 	}
-	s := strings.Join(names, " and ")
 	if len(r.faults) == 0 {
 		return s + ", without a fault"
 	}
@@ -410,6 +415,19 @@ func (r *run) title() string {
 		faults = append(faults, f.String())
 	}
 	return s + ", with " + strings.Join(faults, " and ")
+}
+
+// names are those of the functions.
+func (r *run) names() string {
+	var names []string
+	for i, w := range r.works {
+		n := nameOf(w)
+		if i > 0 && n == nameOf(r.works[i-1]) {
+			n = "another " + n
+		}
+		names = append(names, n)
+	}
+	return strings.Join(names, " and ")
 }
 
 // nameOf returns the name of a function, as its declaration has it.

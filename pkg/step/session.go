@@ -19,17 +19,23 @@ import (
 
 // Config says what a [Session] runs.
 type Config struct {
-	Title string
-	Works []Work // each is a process of its own
+	Title string `json:"title"`
+	Works []Work `json:"works"` // each is a process of its own
 	// Prepare makes the starting state. It runs before the works start, past the
 	// proxy, and again before each rewind. One without a path does nothing.
-	Prepare Work
+	Prepare Work `json:"prepare"`
 	// Postgres and AMQP are the addresses that the works connect to. They carry
 	// credentials.
-	Postgres, AMQP string
+	Postgres string `json:"database_url"`
+	AMQP     string `json:"amqp_url"`
 	// Management is the address of the broker's management API, which lists the
 	// queues to look at; it may be empty.
-	Management string
+	Management string `json:"management_url"`
+}
+
+// Opened is what a lab server answers to a [Config] that was posted to it.
+type Opened struct {
+	Path string `json:"path"` // of the session's page, below the server's address
 }
 
 // Bounds of a session.

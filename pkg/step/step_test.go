@@ -320,7 +320,9 @@ func TestCrashAndRestart(t *testing.T) {
 		}
 		n := len(f.rec.Trace.Messages)
 		f.do(step.Command{Act: step.Pass})
-		f.until("it goes on", func() bool { return len(f.rec.Trace.Messages) > n && f.state != step.Running || f.state == step.Crashed })
+		f.until("it goes on", func() bool {
+			return len(f.rec.Trace.Messages) > n && f.state != step.Running || f.state == step.Crashed
+		})
 	}
 	f.until("it ends", func() bool { return f.rec.Lives[1].End != "" })
 	if end := f.rec.Lives[1].End; !strings.Contains(end, "duplicate key") {

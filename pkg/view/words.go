@@ -22,6 +22,7 @@ type words struct {
 	And                                 string
 	VerdictOf                           string // {exercise}, {state}
 	NoName                              string
+	NoScript                            string // in a page that needs its script
 
 	// Facts under the headline.
 	Runs      plural
@@ -181,6 +182,7 @@ func english() *words {
 		And:               "and",
 		VerdictOf:         "Verdict on {exercise}: {state}",
 		NoName:            "(no name)",
+		NoScript:          "This view needs JavaScript.",
 
 		Runs:      plural{"{n} run", "{n} runs"},
 		Took:      "in {time}",

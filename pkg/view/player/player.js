@@ -1364,7 +1364,7 @@ class View {
 		const row = this.things.querySelector("tr.new, tr.changed, tr.gone"), box = this.things;
 		if (!row || !box.clientHeight) return;
 		const top = row.getBoundingClientRect().top - box.getBoundingClientRect().top;
-		if (top < 0 || top > box.clientHeight - 24) box.scrollTop += row.closest(".thing").getBoundingClientRect().top - box.getBoundingClientRect().top - 8;
+		if (top < 0 || top > box.clientHeight - 70) box.scrollTop += row.closest(".thing").getBoundingClientRect().top - box.getBoundingClientRect().top - 8;
 	}
 
 	txBox(kind, p) {

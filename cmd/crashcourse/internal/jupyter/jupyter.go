@@ -46,6 +46,10 @@ type Options struct {
 	// Install installs Debian packages when we are root there, and does
 	// nothing elsewhere; nil: never.
 	Install func(ctx context.Context, packages ...string) error
+	// LabPort is where the lab server listens, for JupyterLab to pass requests on
+	// to it with LabToken; 0: there is none.
+	LabPort  int
+	LabToken string
 }
 
 func (o Options) path(elem ...string) string {

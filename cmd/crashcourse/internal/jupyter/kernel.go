@@ -112,7 +112,7 @@ func writeSettings(opt Options) error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return fmt.Errorf("jupyter: %w", err)
 		}
-		if err := state.WriteFile(path, append(b, '\n'), 0o644); err != nil {
+		if err := state.WriteFile(path, append(b, '\n'), 0o600); err != nil { // one holds the lab server's token
 			return err
 		}
 	}
@@ -134,7 +134,7 @@ func serverConfig(opt Options) map[string]any {
 	if _, err := os.Stat(filepath.Join(opt.Root, start)); err == nil {
 		url = "/lab/tree/" + filepath.ToSlash(start)
 	}
-	return map[string]any{
+	config := map[string]any{
 		"ServerApp": map[string]any{
 			"ip": "127.0.0.1", "port_retries": 0, "open_browser": false, "allow_root": true,
 			"root_dir": opt.Root, "default_url": url,
@@ -145,4 +145,18 @@ func serverConfig(opt Options) map[string]any {
 		},
 		"MultiKernelManager": map[string]any{"default_kernel_name": KernelName},
 	}
+	if opt.LabPort != 0 {
+		// JupyterLab has let the reader in; the token stays out of the notebook.
+		config["ServerProxy"] = map[string]any{"servers": map[string]any{
+			strings.TrimSuffix(LabPath, "/"): map[string]any{
+				"port": opt.LabPort, "absolute_url": false, "launcher_entry": map[string]any{"enabled": false},
+				"request_headers_override": map[string]any{"Authorization": "Bearer " + opt.LabToken},
+			},
+		}}
+	}
+	return config
 }
+
+// LabPath is where JupyterLab passes requests on to the lab server, below its
+// base URL.
+const LabPath = "crashcourse/"
