@@ -236,7 +236,7 @@ func (s *Session) restart(r *run, process int) error {
 	}
 	s.mu.Unlock()
 	if slot < 0 {
-		return errors.New("there is nothing to restart: the process runs")
+		return errors.New("there is nothing to restart: the process runs, or what it has sent is still under way")
 	}
 	return s.launch(r, slot)
 }

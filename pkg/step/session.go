@@ -112,7 +112,8 @@ type actor struct {
 	*Process
 	lane   *wire.Lane
 	life   view.Life
-	gone   bool
+	ended  bool          // it has, but what it had sent may still be under way
+	gone   bool          // and nothing more comes of it
 	fate   string        // how we have ended it; empty: not
 	buried chan struct{} // closed when the servers have noticed its end
 }
@@ -236,6 +237,11 @@ func (s *Session) bury(r *run, a *actor) {
 	defer close(a.buried)
 	<-a.Ended()
 	s.mu.Lock()
+	a.ended = true
+	s.tell()
+	s.mu.Unlock()
+	s.drain(r, a)
+	s.mu.Lock()
 	a.gone = true
 	end := cmp.Or(a.fate, a.End().String())
 	r.drop(a.lane.Process())
@@ -255,6 +261,35 @@ func (s *Session) bury(r *run, a *actor) {
 	r.drop(a.lane.Process())
 	r.livesNow++
 	s.stir(r)
+}
+
+// drain waits until what a process had sent before its end has passed: its
+// kernel would still deliver it.
+func (s *Session) drain(r *run, a *actor) {
+	process := a.lane.Process()
+	ticker := time.NewTicker(stillRunning / 2)
+	defer ticker.Stop()
+	for {
+		s.mu.Lock()
+		// Nobody is left to hear the answers.
+		for _, h := range r.pending {
+			if h.message.Process == process && h.message.Dir == wire.ToClient && !h.decided {
+				h.decided = true
+				h.pass <- wire.Action{}
+			}
+		}
+		under := slices.ContainsFunc(r.pending, func(h *held) bool { return h.message.Process == process })
+		done := a.fate != "" || r.over || !under && time.Since(r.moved) > stillRunning
+		s.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-s.ctx.Done():
+			return
+		}
+	}
 }
 
 // finish ends a process of ours, and returns when it is buried.
@@ -278,6 +313,11 @@ func (s *Session) decide(r *run, m *wire.Message) wire.Action {
 	defer s.mu.Unlock()
 	if r.over {
 		return wire.Action{Kind: wire.Hold} // until the lane closes
+	}
+	for _, a := range r.procs {
+		if a.life.Process == m.Process && (a.gone || a.ended && m.Dir == wire.ToClient) {
+			return wire.Action{} // there is nobody left to step
+		}
 	}
 	h := &held{message: *m, pass: make(chan wire.Action, 1)}
 	r.pending = append(r.pending, h)

@@ -25,7 +25,7 @@ const workEnv = "STEP_TEST_WORK"
 
 // TestMain is also the program that is stepped through.
 func TestMain(m *testing.M) {
-	work := map[string]func(context.Context) error{"place": place, "prepare": prepare, "poll": poll, "fail": failing}[os.Getenv(workEnv)]
+	work := map[string]func(context.Context) error{"place": place, "prepare": prepare, "poll": poll, "fail": failing, "hasty": hasty}[os.Getenv(workEnv)]
 	if work == nil {
 		os.Exit(m.Run())
 	}
@@ -110,6 +110,19 @@ func poll(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// hasty publishes and ends, without waiting for anything.
+func hasty(ctx context.Context) error {
+	conn, err := amqp.Dial(os.Getenv("AMQP_URL"))
+	if err != nil {
+		return err
+	}
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	return ch.PublishWithContext(ctx, "", "shipping", false, false, amqp.Publishing{MessageId: "m-1", Body: []byte("hello")})
 }
 
 func failing(context.Context) error { return fmt.Errorf("out of stock") }
@@ -385,6 +398,30 @@ func TestBlackhole(t *testing.T) {
 	if rows := f.rows("shipping"); len(rows) != 0 {
 		t.Errorf("swallowed, and yet in the queue: %v", rows)
 	}
+}
+
+// TestEndedBeforeItsMessage: a process may have ended when its last message is
+// still under way. It arrives, unless the machine goes down.
+func TestEndedBeforeItsMessage(t *testing.T) {
+	f := start(t, "hasty")
+	f.stepTo("basic.publish shipping")
+	f.do(step.Command{Act: step.Pass})
+	f.until("it ends", func() bool { return f.state == step.Ended && f.rec.Lives[0].End != "" })
+	f.until("the message has arrived", func() bool { return len(f.rows("shipping")) == 1 })
+	if end := f.rec.Lives[0].End; end != "returned nil" {
+		t.Errorf("the process %s", end)
+	}
+
+	f.do(step.Command{Act: step.Rewind})
+	f.until("it waits again", func() bool { return f.resets == 2 && f.state == step.Waiting })
+	f.stepTo("basic.publish shipping")
+	f.do(step.Command{Act: step.Crash})
+	f.until("it is dead", func() bool { return f.state == step.Crashed && f.rec.Lives[0].End != "" })
+	if rows := f.rows("shipping"); len(rows) != 0 {
+		t.Errorf("crashed, and yet in the queue: %v", rows)
+	}
+	f.do(step.Command{Act: step.Restart})
+	f.until("the new one waits", func() bool { return f.state == step.Waiting && len(f.rec.Lives) == 2 })
 }
 
 func TestRewind(t *testing.T) {
