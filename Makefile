@@ -5,11 +5,12 @@ export CRASHCOURSE_ROOT := $(CURDIR)
 export CRASHCOURSE_STATE ?= $(CURDIR)/.crashcourse
 CRASHCOURSE := $(CRASHCOURSE_STATE)/bin/crashcourse
 
-.PHONY: help lab test bench clean build
+.PHONY: help lab test test-browser bench clean build
 
 help:
 	@echo 'make lab     open the notebooks: servers, kernel, JupyterLab (Ctrl-C stops all of it)'
 	@echo 'make test    run every check and every test'
+	@echo 'make test-browser   step through a notebook in a real browser (needs Chromium)'
 	@echo 'make bench   measure, against what one would use instead'
 	@echo 'make clean   stop what runs and remove all that was made, progress included'
 	@echo
@@ -20,6 +21,10 @@ lab: build
 
 test: build
 	@.ci/test
+
+test-browser: build
+	@$(CRASHCOURSE) lab --prepare
+	@CRASHCOURSE_BROWSER=1 $(CRASHCOURSE) up -- go test -count=1 -run TestBrowser ./cmd/crashcourse/internal/notebooks
 
 bench: build
 	@.ci/bench $(BENCHFLAGS)

@@ -50,6 +50,8 @@ type Options struct {
 	// to it with LabToken; 0: there is none.
 	LabPort  int
 	LabToken string
+	// BaseURL is the path that JupyterLab's addresses begin with; empty is "/".
+	BaseURL string
 }
 
 func (o Options) path(elem ...string) string {

@@ -137,7 +137,7 @@ func serverConfig(opt Options) map[string]any {
 	config := map[string]any{
 		"ServerApp": map[string]any{
 			"ip": "127.0.0.1", "port_retries": 0, "open_browser": false, "allow_root": true,
-			"root_dir": opt.Root, "default_url": url,
+			"root_dir": opt.Root, "base_url": opt.base() + "/", "default_url": opt.base() + url,
 		},
 		"LabApp": map[string]any{
 			"extension_manager": "readonly", "news_url": nil,
@@ -156,6 +156,9 @@ func serverConfig(opt Options) map[string]any {
 	}
 	return config
 }
+
+// base is BaseURL without the slash at its end.
+func (o Options) base() string { return strings.TrimSuffix(o.BaseURL, "/") }
 
 // LabPath is where JupyterLab passes requests on to the lab server, below its
 // base URL.

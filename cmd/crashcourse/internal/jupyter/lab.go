@@ -97,7 +97,7 @@ func Start(ctx context.Context, opt Options, port int, freePort func(prefer int)
 	dieWithParent(cmd.SysProcAttr)
 
 	cfg := serverConfig(opt)["ServerApp"].(map[string]any)
-	l := &Lab{base: fmt.Sprintf("http://127.0.0.1:%d", s.Port), token: s.Token, open: cfg["default_url"].(string), done: make(chan struct{})}
+	l := &Lab{base: fmt.Sprintf("http://127.0.0.1:%d%s", s.Port, opt.base()), token: s.Token, open: strings.TrimPrefix(cfg["default_url"].(string), opt.base()), done: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
 		// The kernel watches the thread that started the child, not the process.
