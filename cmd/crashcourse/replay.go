@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,20 +18,22 @@ import (
 
 func newReplay() *cobra.Command {
 	var file, notebook, at, variant, html string
-	var asJSON bool
+	var asJSON, moving bool
 	var seed uint64
 	cmd := &cobra.Command{
 		Use:   "replay [PATTERN/EXERCISE | VERDICT.json]",
 		Short: "Show the last failing schedule, or run it again",
 		Long: `Show the schedule that broke an invariant, message by message: of the last
 verdict of an exercise, or of a verdict that was printed with --json. Without an
-argument it is the last failing verdict of all.
+argument it is the last failing verdict of all. With --view it can be stepped
+through in the browser, with the tables and queues at each step.
 
 With --at or --variant, as the report of a verdict gives them, the schedule is
 run again, on the answer that the last verdict was about, or that --file or
 --notebook names.`,
 		Example: `  crashcourse replay
   crashcourse replay outbox/relay
+  crashcourse replay --view
   crashcourse replay outbox/relay --html report.html
   crashcourse replay outbox/relay --file answer.go --seed 7 --at kill@p1.pg1>5`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -70,6 +73,9 @@ run again, on the answer that the last verdict was about, or that --file or
 			if asJSON {
 				return printVerdict(cmd, v, true)
 			}
+			if moving {
+				return viewReplay(cmd, v)
+			}
 			return showReplay(cmd, v, html)
 		},
 	}
@@ -79,6 +85,7 @@ run again, on the answer that the last verdict was about, or that --file or
 	cmd.Flags().StringVarP(&file, "file", "f", "", "run this Go `file`")
 	cmd.Flags().StringVarP(&notebook, "notebook", "n", "", "run the graded cell of this `notebook`")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the verdict as JSON")
+	cmd.Flags().BoolVar(&moving, "view", false, "step through it in the browser")
 	cmd.Flags().StringVar(&html, "html", "", "write the report as a web page to this `file`")
 	return cmd
 }
@@ -122,6 +129,27 @@ func recorded(args []string) (crash.Verdict, error) {
 		return newest, errors.New("there is no failing verdict to replay: judge an answer first, with `crashcourse check outbox/relay` or in a notebook")
 	}
 	return newest, nil
+}
+
+// viewReplay makes a page of the failing run, and opens it where there is a
+// browser.
+func viewReplay(cmd *cobra.Command, v crash.Verdict) error {
+	page, err := view.RecordedPage(view.Record(v, nil))
+	if err != nil {
+		return fmt.Errorf("draw the run: %w", err)
+	}
+	dir, err := state.Dir()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, "replay.html")
+	if err := state.WriteFile(path, []byte(page), 0o600); err != nil {
+		return err
+	}
+	at := url.URL{Scheme: "file", Path: path}
+	cmd.Printf("Open this in a browser: %s\n", at.String())
+	openBrowser(false, at.String())
+	return nil
 }
 
 func showReplay(cmd *cobra.Command, v crash.Verdict, html string) error {
