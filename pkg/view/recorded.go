@@ -10,13 +10,13 @@ import (
 )
 
 // MaxRecorded is the most bytes that [RecordedHTML] returns, whatever was
-// recorded.
-const MaxRecorded = 220 << 10
+// recorded. Two of them stand in one cell.
+const MaxRecorded = 140 << 10
 
 // RecordedHTML makes the view of a recording, for the text/html output of a
 // notebook cell: it can be stepped through with a slider or the keyboard, in an
 // exported notebook too, and needs nothing but itself. Where scripts may not run
-// it is the still picture. Of a recording that is too long, the middle or the
+// it is the picture in characters. Of a recording that is too long, the middle or the
 // rows of its tables are left out, and it says so.
 func RecordedHTML(r Recording) (string, error) {
 	for _, size := range []struct{ rows, cell, detail, messages int }{
@@ -36,15 +36,15 @@ func recorded(r Recording) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("view: write the recording: %w", err)
 	}
-	o := TraceOptions{Title: r.Title}
+	o := TraceOptions{Title: r.Title, Width: 90, Colour: ColourNever}
 	for _, b := range r.Broken {
 		o.Broken = b.Invariant
 	}
-	still, err := TraceHTML(&r.Trace, o)
-	if err != nil {
+	var still strings.Builder
+	if err := TraceText(&still, &r.Trace, o); err != nil {
 		return "", err
 	}
-	return player(data, template.HTML(still), "")
+	return player(data, template.HTML("<pre>"+template.HTMLEscapeString(still.String())+"</pre>"), "")
 }
 
 // RecordedPage makes a page of its own of a recording, for a file or a tab. Its
