@@ -89,7 +89,6 @@ type judging struct {
 	broken    map[string]bool
 	failed    time.Time // when the first invariant broke
 	failure   *Failure
-	failRank  int
 	failJob   job
 	failPoint PointResult
 	results   map[int]PointResult // by place in the sweep
@@ -431,8 +430,8 @@ func (j *judging) record(b job, res result) {
 		if j.failed.IsZero() {
 			j.failed = time.Now()
 		}
-		if j.failure == nil || b.rank < j.failRank {
-			j.failRank, j.failJob, j.failPoint = b.rank, b, p
+		if j.failure == nil || b.rank < j.failJob.rank {
+			j.failJob, j.failPoint = b, p
 			j.failure = j.tell(b, p, res)
 			j.verdict.Output = lastLines(res.output, 40)
 		}
@@ -489,7 +488,7 @@ func (j *judging) finish(err error) {
 		}
 	case j.failure != nil:
 		v.Verdict = Fail
-		if j.failRank < 0 {
+		if j.failJob.rank < 0 {
 			v.Score = 0 // it fails without any fault
 		}
 	case err != nil:

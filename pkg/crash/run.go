@@ -90,9 +90,9 @@ type run struct {
 	scenario Scenario
 	proxy    *wire.Proxy
 	events   chan event
-	activity chan struct{} // capacity 1: something happened on the wires
-	strikes  chan *Process // a strike that the runner has to act on
-	looks    chan look
+	activity chan struct{}         // capacity 1: something happened on the wires
+	strikes  chan *Process         // a strike that the runner has to act on
+	looks    chan chan wire.Action // one that a message waits for until the tables have been looked at
 	procs    map[int]*Process
 
 	mu       sync.Mutex // guards what the proxy's callbacks share with the loop
@@ -118,11 +118,6 @@ type run struct {
 	ending       bool
 }
 
-// look is a message that is held back until the tables have been looked at.
-type look struct {
-	pass chan wire.Action
-}
-
 // do makes one run. An error means that the run says nothing about the answer.
 func (r *runner) do(ctx context.Context, o order) (result, error) {
 	ctx, cancel := context.WithTimeout(ctx, runTimeout)
@@ -131,7 +126,7 @@ func (r *runner) do(ctx context.Context, o order) (result, error) {
 		o.slack = 1
 	}
 	n := &run{runner: r, order: o,
-		events: make(chan event, 64), activity: make(chan struct{}, 1), strikes: make(chan *Process, len(o.schedule)), looks: make(chan look, 64),
+		events: make(chan event, 64), activity: make(chan struct{}, 1), strikes: make(chan *Process, len(o.schedule)), looks: make(chan chan wire.Action, 64),
 		procs: map[int]*Process{}, counts: map[string]int{}, steps: map[int]int{},
 		usage: map[int]usage{}, usageAt: map[int]time.Time{}, busyAt: map[int]time.Time{}}
 	rng := rand.New(rand.NewPCG(o.seed, 0x637261736820))
@@ -259,10 +254,10 @@ func (n *run) filmed(m *wire.Message) wire.Action {
 	if !n.film || m.Dir != wire.ToClient || m.Effect == wire.NoEffect {
 		return wire.Action{}
 	}
-	l := look{pass: make(chan wire.Action, 1)}
+	pass := make(chan wire.Action, 1)
 	select {
-	case n.looks <- l:
-		return wire.Action{Kind: wire.Hold, Until: l.pass}
+	case n.looks <- pass:
+		return wire.Action{Kind: wire.Hold, Until: pass}
 	default:
 		return wire.Action{} // a scene less
 	}
@@ -270,7 +265,7 @@ func (n *run) filmed(m *wire.Message) wire.Action {
 
 // scene adds what the tables hold now to the film.
 func (n *run) scene(tables []Table) {
-	s := Scene{After: len(n.proxy.Trace().Messages), Tables: tables}
+	s := Scene{After: n.proxy.Recorded(), Tables: tables}
 	if k := len(n.result.scenes); k > 0 && reflect.DeepEqual(n.result.scenes[k-1].Tables, tables) {
 		return
 	}
@@ -368,7 +363,7 @@ func (n *run) loop(ctx context.Context) error {
 				n.progress, n.progressAt, n.restarts = p, time.Now(), 0
 			}
 			if done {
-				n.doneAt = len(n.proxy.Trace().Messages)
+				n.doneAt = n.proxy.Recorded()
 				return nil
 			}
 			check = false
@@ -381,13 +376,13 @@ func (n *run) loop(ctx context.Context) error {
 			return ctx.Err()
 		case <-n.activity:
 			check = true
-		case l := <-n.looks:
+		case pass := <-n.looks:
 			tables, err := n.scenario.Tables(ctx)
 			if err != nil {
 				return err
 			}
 			n.scene(tables)
-			l.pass <- wire.Action{}
+			pass <- wire.Action{}
 		case p := <-n.strikes:
 			over, err := n.strike(ctx, p)
 			if err != nil || over {

@@ -149,7 +149,7 @@ func (r *run) glance(ctx context.Context) {
 	}
 	after := 0
 	if r.proxy != nil {
-		after = len(r.proxy.Trace().Messages)
+		after = r.proxy.Recorded()
 	}
 	if n := len(r.scenes); n > 0 && reflect.DeepEqual(r.scenes[n-1].Things, things) {
 		return
@@ -300,7 +300,7 @@ func (r *run) close(p *process) {
 		p.remark = "\n(" + err.Error() + ")"
 	}
 	r.glance(ctx)
-	p.to = len(r.proxy.Trace().Messages)
+	p.to = r.proxy.Recorded()
 }
 
 // stop ends the processes that still run: one that is cut off by a blackhole
@@ -355,7 +355,6 @@ func (r *run) hit(p *process, kind crash.Fault) bool {
 
 // show draws the run.
 func (r *run) show() {
-	title := r.title()
 	var notes []string
 	for i, f := range r.faults {
 		if _, ok := r.struck[i]; !ok {
@@ -369,15 +368,12 @@ func (r *run) show() {
 		}
 		notes = append(notes, who+" "+p.end+".")
 	}
-	var text strings.Builder
-	rich, err := view.RecordedHTML(r.recording(title))
-	if err == nil {
-		err = view.TraceText(&text, &r.trace, view.TraceOptions{Title: title, Width: 90})
-	}
+	rich, picture, err := drawn(r.recording())
 	if err != nil {
 		r.lab.fail(err)
 	}
-	var b strings.Builder
+	var b, text strings.Builder
+	text.WriteString(picture)
 	for _, n := range notes {
 		b.WriteString("<p>" + html.EscapeString(n) + "</p>")
 		text.WriteString(n + "\n")
@@ -393,8 +389,8 @@ func (r *run) show() {
 }
 
 // recording is the run with all that was seen on the way.
-func (r *run) recording(title string) view.Recording {
-	rec := view.Recording{Version: view.RecordingVersion, Title: title, Trace: r.trace, Scenes: r.scenes}
+func (r *run) recording() view.Recording {
+	rec := view.Recording{Version: view.RecordingVersion, Title: r.title(), Trace: r.trace, Scenes: r.scenes}
 	for i, p := range r.procs {
 		rec.Lives = append(rec.Lives, view.Life{Process: p.lane.Process(), Slot: i, Work: nameOf(r.works[i]), To: p.to, End: p.end})
 	}

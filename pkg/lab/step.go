@@ -173,15 +173,21 @@ func (l *Lab) Show(r view.Recording) {
 	if l.role != nil {
 		return
 	}
-	rich, err := view.RecordedHTML(r)
+	rich, text, err := drawn(r)
 	if err != nil {
 		l.fail(err)
 		return
 	}
-	var text strings.Builder
-	if err := view.TraceText(&text, &r.Trace, view.TraceOptions{Title: r.Title, Width: 90}); err != nil {
-		l.fail(err)
-		return
+	l.out.show(rich, text)
+}
+
+// drawn is a recording in both forms.
+func drawn(r view.Recording) (rich, text string, err error) {
+	rich, err = view.RecordedHTML(r)
+	if err != nil {
+		return "", "", err
 	}
-	l.out.show(rich, text.String())
+	var b strings.Builder
+	err = view.TraceText(&b, &r.Trace, view.TraceOptions{Title: r.Title, Width: 90})
+	return rich, b.String(), err
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -64,7 +66,7 @@ func (o *Observer) ListQueues(ctx context.Context) error {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.queues = sorted(depths)
+	o.queues = slices.Sorted(maps.Keys(depths))
 	return nil
 }
 

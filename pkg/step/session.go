@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -584,5 +583,3 @@ func (r *run) lives() []view.Life {
 	}
 	return all
 }
-
-func sorted(m map[string]int) []string { return slices.Sorted(maps.Keys(m)) }

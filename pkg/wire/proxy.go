@@ -117,6 +117,13 @@ func (p *Proxy) Since(seq int) []Message {
 	return p.rec.since(seq)
 }
 
+// Recorded returns how many messages the trace holds so far. It copies none.
+func (p *Proxy) Recorded() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.rec.kept)
+}
+
 // Steps returns how many steps have arrived so far, those that a fault
 // swallowed included. It takes no lock.
 func (p *Proxy) Steps() int { return int(p.steps.Load()) }

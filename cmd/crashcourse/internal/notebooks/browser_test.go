@@ -143,6 +143,7 @@ func (b *browser) eval(js string, result any) {
 		const live = root([...document.querySelectorAll('iframe[title^="Live"]')].at(-1)?.contentDocument);
 		const recorded = [...document.querySelectorAll('.crashcourse-mounted')].at(-1)?.shadowRoot;
 		const button = (root, name) => [...(root?.querySelectorAll('button') || [])].find((b) => b.textContent.trim() === name || b.getAttribute('aria-label') === name);
+		const steps = () => Number((live.querySelector('.counter').textContent.match(/\d+\s*$/) || ['0'])[0]);
 		return (`
 	b.run(js, chromedp.Evaluate(prelude+js+`); })()`, result))
 }
@@ -209,7 +210,7 @@ func (b *browser) press(name, effect string) {
 
 func (b *browser) steps() (n int) {
 	b.t.Helper()
-	b.eval(`Number((live.querySelector('.counter').textContent.match(/\d+\s*$/) || ['0'])[0])`, &n)
+	b.eval(`steps()`, &n)
 	return n
 }
 
@@ -248,14 +249,14 @@ func TestBrowser(t *testing.T) {
 			const waits = `live.textContent.includes('Waits for you')`
 			for range 4 {
 				n := b.steps()
-				b.press("Step", fmt.Sprintf(`Number((live.querySelector('.counter').textContent.match(/\d+\s*$/) || ['0'])[0]) > %d && %s`, n, waits))
+				b.press("Step", fmt.Sprintf(`steps() > %d && %s`, n, waits))
 			}
 			for range 30 {
 				if strings.Contains(b.waiting(), "publish") {
 					break
 				}
 				n := b.steps()
-				b.press("Step", fmt.Sprintf(`Number((live.querySelector('.counter').textContent.match(/\d+\s*$/) || ['0'])[0]) > %d && %s`, n, waits))
+				b.press("Step", fmt.Sprintf(`steps() > %d && %s`, n, waits))
 			}
 			if shots := os.Getenv("CRASHCOURSE_SHOTS"); shots != "" && base == "/" {
 				b.shoot(filepath.Join(shots, "step.png"))
