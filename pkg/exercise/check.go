@@ -193,7 +193,7 @@ func display(v crash.Verdict) {
 		fmt.Fprintln(os.Stderr, "the report could not be drawn:", err)
 	}
 	if v.Failure != nil && v.Failure.Trace != nil {
-		moving, err := view.RecordedHTML(view.Record(v, nil))
+		moving, err := view.RecordedHTML(Recording(v))
 		if err == nil && len(picture)+len(moving) <= view.MaxHTML { // else `crashcourse replay` shows it
 			picture += moving
 		}

@@ -12,6 +12,8 @@ import (
 	"crashcourse/pkg/crash"
 	"crashcourse/pkg/progress"
 	"crashcourse/pkg/state"
+	"crashcourse/pkg/view"
+	"crashcourse/pkg/wire"
 )
 
 // Record keeps a verdict as the last one of its exercise, and the source of the
@@ -29,7 +31,7 @@ func Record(v crash.Verdict, source []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(passedFile(path)), 0o755); err != nil {
 		return fmt.Errorf("exercise: keep the verdict: %w", err)
 	}
 	b, err := json.Marshal(v)
@@ -42,10 +44,38 @@ func Record(v crash.Verdict, source []byte) error {
 	if err := state.WriteFile(sourceFile(path), source, 0o644); err != nil {
 		return fmt.Errorf("exercise: keep the answer: %w", err)
 	}
+	if v.Verdict == crash.Pass && v.Golden != nil {
+		b, err := json.Marshal(v.Golden)
+		if err == nil {
+			err = state.WriteFile(passedFile(path), b, 0o644)
+		}
+		if err != nil {
+			return fmt.Errorf("exercise: keep the run that passed: %w", err)
+		}
+	}
 	return progress.Record(dir, v)
 }
 
 func sourceFile(verdict string) string { return strings.TrimSuffix(verdict, ".json") + ".go.txt" }
+
+func passedFile(verdict string) string {
+	return filepath.Join(filepath.Dir(verdict), "passed", filepath.Base(verdict))
+}
+
+// Recording makes a recording of the run that failed in v, with the last run of
+// the exercise that passed behind it, to compare.
+func Recording(v crash.Verdict) view.Recording {
+	var passed *wire.Trace
+	if path, err := verdictFile(v.Exercise); err == nil {
+		if b, err := os.ReadFile(passedFile(path)); err == nil { // else none has passed yet
+			var t wire.Trace
+			if json.Unmarshal(b, &t) == nil && t.Version == wire.TraceVersion {
+				passed = &t
+			}
+		}
+	}
+	return view.Record(v, passed)
+}
 
 // LastSource returns the source of the answer that [LastVerdict] is about. It is
 // empty if that is not known.

@@ -102,6 +102,16 @@ func TestRecordOfAVerdict(t *testing.T) {
 	if len(r.Points) != 1 || r.Points[0].Outcome != crash.Violated {
 		t.Errorf("points: %+v", r.Points)
 	}
+	if r.Ghost != nil {
+		t.Errorf("a ghost out of nothing: %+v", r.Ghost)
+	}
+	v.Failure.Fault, v.Golden = "kill", &failing
+	if r := Record(v, nil); r.Ghost == nil || r.Ghost.Name != "the run without a fault" || len(r.Ghost.Trace.Messages) != 5 {
+		t.Errorf("the ghost is %+v, want the run without faults", r.Ghost)
+	}
+	if r := Record(v, &wire.Trace{}); r.Ghost == nil || r.Ghost.Name != "your last passing run" || len(r.Ghost.Trace.Messages) != 0 {
+		t.Errorf("the ghost is %+v, want the run that passed", r.Ghost)
+	}
 	if r := Record(crash.Verdict{}, nil); len(r.Trace.Messages) != 0 {
 		t.Errorf("a zero verdict: %+v", r)
 	}

@@ -78,12 +78,22 @@ type Point struct {
 }
 
 // Record makes a recording of the failing run of v, or of its run without
-// faults when none failed. ghost, which may be nil, goes behind it.
-func Record(v crash.Verdict, ghost *Ghost) Recording {
+// faults when none failed. The ghost behind it is passed, the last run of the
+// exercise that passed; when that is nil, a failing run has v's own run without
+// faults behind it. It is never the reference's run: the statements in it would
+// give the answer away.
+func Record(v crash.Verdict, passed *wire.Trace) Recording {
 	w := english()
-	r := Recording{Version: RecordingVersion, Title: fill(w.VerdictOf, "exercise", v.Exercise, "state", v.Verdict), Ghost: ghost}
+	r := Recording{Version: RecordingVersion, Title: fill(w.VerdictOf, "exercise", v.Exercise, "state", v.Verdict)}
 	trace := v.Golden
-	if f := v.Failure; f != nil && f.Trace != nil {
+	failed := v.Failure != nil && v.Failure.Trace != nil
+	switch {
+	case passed != nil:
+		r.Ghost = &Ghost{Name: w.GhostPassed, Trace: steps(*passed)}
+	case failed && v.Golden != nil && v.Failure.Fault != "":
+		r.Ghost = &Ghost{Name: w.GhostGolden, Trace: steps(*v.Golden)}
+	}
+	if f := v.Failure; failed {
 		trace = f.Trace
 		r.Scenes = scenes(f.Scenes)
 		b := Broken{Invariant: f.Invariant, Detail: f.Detail}

@@ -74,6 +74,7 @@ type words struct {
 
 	// The sequence diagram.
 	Diagram, DiagramGolden      string
+	GhostPassed, GhostGolden    string
 	DiagramDesc                 string
 	DiagramAsList               string
 	PostgreSQL, RabbitMQ        string
@@ -257,6 +258,8 @@ func english() *words {
 
 		Diagram:       "The failing run, message by message",
 		DiagramGolden: "A run without faults, message by message",
+		GhostPassed:   "your last passing run",
+		GhostGolden:   "the run without a fault",
 		DiagramDesc:   "A sequence diagram, time going down. The same messages are in the list “{list}”.",
 		DiagramAsList: "The same as a list",
 		PostgreSQL:    "PostgreSQL",

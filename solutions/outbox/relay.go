@@ -694,7 +694,7 @@ func (s *relaying) Tables(ctx context.Context) ([]crash.Table, error) {
 			outbox.Marks = append(outbox.Marks, len(outbox.Rows)-1)
 		}
 	}
-	queue := crash.Table{Name: "queue", Columns: []string{"arrival", "event", "aggregate", "routing key", "message id"}}
+	queue := crash.Table{Name: "queue bound to events", Columns: []string{"arrival", "event", "aggregate", "routing key", "message id"}}
 	last := map[int]int{}
 	for i, a := range s.arrivals {
 		if i >= 40 {

@@ -1,6 +1,7 @@
 // Package labserver holds what must outlive a notebook's cell: the live step
 // sessions. It serves their view on a loopback address of its own, and on
-// JupyterLab's through jupyter-server-proxy.
+// JupyterLab's through jupyter-server-proxy, and with it the learner's progress
+// and the last verdicts as recordings.
 //
 // Every request needs the token: as a bearer token, which cells send and
 // JupyterLab's proxy adds, or as the cookie that a visit to /?token=… sets. No
@@ -157,6 +158,7 @@ func (s *Server) end(one *session, why string) {
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.index)
+	mux.HandleFunc("GET /replay/{pattern}/{exercise}", s.replay)
 	mux.HandleFunc("POST /sessions", s.create)
 	mux.HandleFunc("GET /s/{id}/{$}", s.page)
 	mux.HandleFunc("GET /s/{id}/events", s.events)
@@ -339,14 +341,4 @@ func sentence(err error) string {
 		t += "."
 	}
 	return t
-}
-
-func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'")
-	if err := indexPage.Execute(w, s.sessions); err != nil {
-		s.log.Warn("labserver: draw the list of sessions", "error", err)
-	}
 }

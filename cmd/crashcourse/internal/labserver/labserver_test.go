@@ -17,9 +17,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"crashcourse/pkg/crash"
+	"crashcourse/pkg/exercise"
 	"crashcourse/pkg/servertest"
 	"crashcourse/pkg/state"
 	"crashcourse/pkg/step"
+	"crashcourse/pkg/wire"
 )
 
 const workEnv = "LABSERVER_TEST_WORK"
@@ -248,5 +251,36 @@ func TestSession(t *testing.T) {
 	folders, err := filepath.Glob(filepath.Join(s.dir, "sessions", "*"))
 	if err != nil || len(folders) != 1 {
 		t.Errorf("folders left: %q, %v", folders, err)
+	}
+}
+
+func TestStartPageShowsProgress(t *testing.T) {
+	s := start(t)
+	t.Setenv(state.DirEnv, s.dir)
+	bearer := []string{"Authorization", "Bearer " + s.At().Token}
+	if code, text := ask(t, s, "GET", "/", "", bearer...); code != 200 || !strings.Contains(text, "No graded cell has been judged yet") {
+		t.Errorf("without progress: %d %s", code, text)
+	}
+	if code, text := ask(t, s, "GET", "/replay/outbox/relay", "", bearer...); code != 404 || !strings.Contains(text, "o verdict yet") {
+		t.Errorf("without a verdict: %d %s", code, text)
+	}
+	trace := &wire.Trace{Version: wire.TraceVersion, Messages: []wire.Message{{Seq: 1, Step: true, Name: "COMMIT <script>",
+		Point: wire.Point{Process: 1, Protocol: wire.PG, Conn: 1, Dir: wire.ToServer}}}}
+	if err := exercise.Record(crash.Verdict{Version: 1, Exercise: "outbox/relay", Verdict: crash.Pass, Golden: trace}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := exercise.Record(crash.Verdict{Version: 1, Exercise: "outbox/relay", Verdict: crash.Fail, Golden: trace,
+		Failure:    &crash.Failure{Invariant: "no-lost-event", Trace: trace},
+		Invariants: []crash.InvariantResult{{Name: "no-lost-event"}}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, text := ask(t, s, "GET", "/", "", bearer...); !strings.Contains(text, "outbox/relay") || !strings.Contains(text, "broke no-lost-event") || !strings.Contains(text, "replay/outbox/relay") {
+		t.Errorf("the start page does not show the verdict: %s", text)
+	}
+	if code, text := ask(t, s, "GET", "/replay/outbox/relay", "", bearer...); code != 200 || strings.Contains(text, "COMMIT <script>") || !strings.Contains(text, "COMMIT") || !strings.Contains(text, "your last passing run") {
+		t.Errorf("the recorded view: %d %.300s", code, text)
+	}
+	if code, _ := ask(t, s, "GET", "/replay/..%2F..%2F/servers", "", bearer...); code != 404 {
+		t.Errorf("a way out of the folder: %d, want 404", code)
 	}
 }
