@@ -46,13 +46,13 @@ func main() {
 	var b bench
 	var out string
 	flag.BoolVar(&b.short, "short", false, "fewer events and two runs: a look, not a measurement")
-	flag.IntVar(&b.runs, "runs", 0, "how often each relay is measured (default 5, or 2 with -short)")
+	flag.IntVar(&b.runs, "runs", 0, "how often each relay is measured (default 3, or 2 with -short)")
 	only := flag.String("only", ".", "measure only relays whose name matches this")
 	what := flag.String("what", ".", "measure only what matches this: throughput, latency, faults, wake")
 	flag.StringVar(&out, "json", "", "write every single result to this file as well")
 	flag.Parse()
 	if b.runs == 0 {
-		b.runs = 5
+		b.runs = 3
 		if b.short {
 			b.runs = 2
 		}

@@ -90,6 +90,24 @@ type Scenario interface {
 	Close()
 }
 
+// Quiet answers those calls of a [Scenario] that many have no use for. Embed it.
+type Quiet struct{}
+
+// Replied ignores what the process says.
+func (Quiet) Replied(context.Context, *Process, Reply) error { return nil }
+
+// Ended does nothing.
+func (Quiet) Ended(context.Context, *Process) error { return nil }
+
+// Settle does nothing.
+func (Quiet) Settle(context.Context) error { return nil }
+
+// Delayed does nothing.
+func (Quiet) Delayed(context.Context) error { return nil }
+
+// Close does nothing.
+func (Quiet) Close() {}
+
 // Call is one line from the judge to a process on its control channel.
 type Call struct {
 	ID   int             `json:"id,omitempty"`

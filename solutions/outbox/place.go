@@ -14,6 +14,7 @@ import (
 
 	contract "crashcourse/exercises/outbox"
 	"crashcourse/pkg/crash"
+	"crashcourse/pkg/crash/stage"
 	"crashcourse/pkg/exercise"
 )
 
@@ -36,6 +37,7 @@ func placeSpec() *crash.Spec {
 
 // placing is the scenario of outbox/place: a few orders, one after the other.
 type placing struct {
+	crash.Quiet
 	arena  *crash.Arena
 	orders []*placed
 	errors int // calls that returned an error
@@ -48,10 +50,6 @@ type placed struct {
 	state string // "" not tried, "calling", "nil", "error", "died"
 	err   string
 }
-
-func (s *placing) Close()                        {}
-func (s *placing) Settle(context.Context) error  { return nil }
-func (s *placing) Delayed(context.Context) error { return nil }
 
 func (s *placing) Reset(ctx context.Context) error {
 	if _, err := s.arena.DB.Exec(ctx, "DELETE FROM public.outbox; DELETE FROM public.orders"); err != nil {
@@ -241,7 +239,7 @@ func (s *placing) Check(ctx context.Context, faults int) ([]crash.Violation, err
 			var got contract.Order
 			switch err := json.Unmarshal(e.payload, &got); {
 			case e.aggregate != o.ID:
-				add(eventIntact, "the event of %s has aggregate_id %q instead of the order's id", name, clip(e.aggregate, 60))
+				add(eventIntact, "the event of %s has aggregate_id %q instead of the order's id", name, stage.Clip(e.aggregate, 60))
 			case e.kind != "order.placed":
 				add(eventIntact, "the event of %s has type %q instead of order.placed", name, e.kind)
 			case err != nil || got != o.Order:
@@ -299,7 +297,7 @@ func (s *placing) Tables(ctx context.Context) ([]crash.Table, error) {
 		for _, x := range stored {
 			if x.id == o.ID {
 				has = true
-				orders.Rows = append(orders.Rows, []string{fmt.Sprint(i + 1), short(x.id), x.customer, fmt.Sprint(x.cents), x.status, o.returned()})
+				orders.Rows = append(orders.Rows, []string{fmt.Sprint(i + 1), stage.Short(x.id), x.customer, fmt.Sprint(x.cents), x.status, o.returned()})
 			}
 		}
 		if !has {
@@ -315,11 +313,11 @@ func (s *placing) Tables(ctx context.Context) ([]crash.Table, error) {
 	}
 	outbox := crash.Table{Name: "outbox", Columns: []string{"seq", "message_id", "aggregate_id", "type", "payload"}}
 	for _, e := range events {
-		aggregate := short(e.aggregate)
+		aggregate := stage.Short(e.aggregate)
 		if n := number[e.aggregate]; n > 0 {
 			aggregate = fmt.Sprintf("order %d", n)
 		}
-		outbox.Rows = append(outbox.Rows, []string{fmt.Sprint(e.seq), short(e.id.String()), aggregate, e.kind, clip(string(e.payload), 60)})
+		outbox.Rows = append(outbox.Rows, []string{fmt.Sprint(e.seq), stage.Short(e.id.String()), aggregate, e.kind, stage.Clip(string(e.payload), 60)})
 	}
 	return []crash.Table{orders, outbox}, nil
 }
@@ -331,7 +329,7 @@ func (o *placed) returned() string {
 	case "calling":
 		return "still running"
 	case "error":
-		return "error: " + clip(o.err, 80)
+		return "error: " + stage.Clip(o.err, 80)
 	case "died":
 		return "died"
 	}
@@ -340,27 +338,8 @@ func (o *placed) returned() string {
 
 func randomOrder(rng *rand.Rand) contract.Order {
 	return contract.Order{
-		ID:         randomUUID(rng).String(),
-		Customer:   "customer " + short(randomUUID(rng).String()),
+		ID:         stage.UUID(rng).String(),
+		Customer:   "customer " + stage.Short(stage.UUID(rng).String()),
 		TotalCents: 100 + rng.Int64N(1_000_000),
 	}
-}
-
-// randomUUID returns a UUID that the run's seed decides.
-func randomUUID(rng *rand.Rand) uuid.UUID {
-	var b [16]byte
-	for i := range b {
-		b[i] = byte(rng.Uint32())
-	}
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // version 4
-	return b
-}
-
-func short(id string) string { return clip(id, 8) }
-
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "") + "…"
 }

@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +17,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"crashcourse/pkg/crash"
+	"crashcourse/pkg/crash/stage"
 )
 
 // unrouted is the variant in which no queue is bound to the exchange at first.
@@ -59,24 +58,19 @@ func relayScenario(rounds int) func(*crash.Arena, *rand.Rand, string) (crash.Sce
 // comes, and with it an event whose transaction took long: it has a lower seq
 // than most of the first wave.
 type relaying struct {
-	arena   *crash.Arena
-	variant string
-	events  []*event
-	byID    map[string]*event
-	past    *past
-	rolled  *event // in a transaction that was rolled back
-	queue   string
-	channel *amqp.Channel
+	crash.Quiet
+	arena    *crash.Arena
+	variant  string
+	events   []*event
+	byID     map[string]*event
+	past     *past
+	rolled   *event // in a transaction that was rolled back
+	listener *stage.Listener
 
 	late    pgx.Tx // holds the late event back
 	second  bool   // the second wave has come
 	started time.Time
 	bound   bool
-
-	mu       sync.Mutex // guards what the consumer shares
-	arrivals []arrival
-	barrier  map[string]bool
-	gone     error // the judge's own channel broke
 
 	refused   error           // the database refused what the shop wrote
 	settled   map[string]bool // rows that are marked or deleted
@@ -104,19 +98,19 @@ type arrival struct {
 }
 
 func newRelaying(a *crash.Arena, rng *rand.Rand, variant string, rounds int) *relaying {
-	s := &relaying{arena: a, variant: variant, byID: map[string]*event{}, barrier: map[string]bool{},
-		settled: map[string]bool{}, baseline: -1, queue: "judge." + randomUUID(rng).String()}
+	s := &relaying{arena: a, variant: variant, byID: map[string]*event{},
+		settled: map[string]bool{}, baseline: -1}
 	keys := make([]string, 3)
 	for i := range keys {
-		keys[i] = randomUUID(rng).String()
+		keys[i] = stage.UUID(rng).String()
 	}
 	kinds := []string{"order.placed", "order.paid", "order.packed", "order.shipped", "order.delivered", "order.rated"}
 	count := map[int]int{}
 	add := func(aggregate int) *event {
-		e := &event{n: len(s.events) + 1, id: randomUUID(rng), aggregate: aggregate, key: keys[aggregate], kind: kinds[count[aggregate]%len(kinds)]}
+		e := &event{n: len(s.events) + 1, id: stage.UUID(rng), aggregate: aggregate, key: keys[aggregate], kind: kinds[count[aggregate]%len(kinds)]}
 		count[aggregate]++
 		e.payload, _ = json.Marshal(map[string]any{"order_id": e.key, "number": 1<<60 + rng.Int64N(1<<60), // more than a float64 holds
-			"note": "note " + short(randomUUID(rng).String())})
+			"note": "note " + stage.Short(stage.UUID(rng).String())})
 		s.events = append(s.events, e)
 		s.byID[e.id.String()] = e
 		return e
@@ -135,7 +129,7 @@ func newRelaying(a *crash.Arena, rng *rand.Rand, variant string, rounds int) *re
 		add(0).second = true
 	}
 	add(2).second = true
-	s.rolled = &event{id: randomUUID(rng), key: keys[0], kind: "order.imagined", payload: []byte(`{"order_id": "none"}`)}
+	s.rolled = &event{id: stage.UUID(rng), key: keys[0], kind: "order.imagined", payload: []byte(`{"order_id": "none"}`)}
 	return s
 }
 
@@ -149,9 +143,8 @@ func (s *relaying) Close() {
 	if s.late != nil {
 		_ = s.late.Rollback(ctx)
 	}
-	if s.channel != nil {
-		_, _ = s.channel.QueueDelete(s.queue, false, false, false)
-		_ = s.channel.Close()
+	if s.listener != nil {
+		s.listener.Close()
 	}
 }
 
@@ -160,7 +153,7 @@ func (s *relaying) Reset(ctx context.Context) error {
 	if _, err := s.arena.DB.Exec(ctx, "DELETE FROM public.outbox; DELETE FROM public.orders"); err != nil {
 		return fmt.Errorf("empty the tables: %w", err)
 	}
-	if err := s.consume(); err != nil {
+	if err := s.listen(); err != nil {
 		return err
 	}
 	// The held back event takes its seq before the events that follow it.
@@ -217,56 +210,19 @@ func (s *relaying) insert(ctx context.Context, db execer, e *event) error {
 	return nil
 }
 
-// consume declares exchange and queue, and records what arrives.
-func (s *relaying) consume() error {
-	ch, err := s.arena.Conn.Channel()
-	if err != nil {
-		return fmt.Errorf("open the judge's channel: %w", err)
-	}
-	s.channel = ch
-	if err := ch.ExchangeDeclare("events", amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
-		return fmt.Errorf("declare the exchange: %w", err)
-	}
-	if _, err := ch.QueueDeclare(s.queue, false, true, true, false, nil); err != nil {
-		return fmt.Errorf("declare the judge's queue: %w", err)
-	}
+// listen records what arrives.
+func (s *relaying) listen() (err error) {
+	var keys []string
 	if s.variant != unrouted {
-		if err := s.bind(); err != nil {
-			return err
-		}
+		keys, s.bound = []string{"#"}, true
 	}
-	in, err := ch.Consume(s.queue, "", true, true, false, false, nil)
-	if err != nil {
-		return fmt.Errorf("consume the judge's queue: %w", err)
-	}
-	go func() {
-		for d := range in {
-			s.mu.Lock()
-			if d.Type == "barrier" && d.Exchange == "" {
-				s.barrier[d.MessageId] = true
-			} else {
-				s.arrivals = append(s.arrivals, arrival{Delivery: d, event: s.byID[strings.ToLower(d.MessageId)]})
-			}
-			s.mu.Unlock()
-		}
-	}()
-	return nil
-}
-
-func (s *relaying) bind() error {
-	if err := s.channel.QueueBind(s.queue, "#", "events", false, nil); err != nil {
-		return fmt.Errorf("bind the judge's queue: %w", err)
-	}
-	s.bound = true
-	return nil
+	s.listener, err = stage.Listen(s.arena.Conn, "events", keys...)
+	return err
 }
 
 func (s *relaying) Started(_ context.Context, p *crash.Process) error {
 	return p.Send(crash.Call{ID: 1, Last: true})
 }
-
-func (s *relaying) Replied(context.Context, *crash.Process, crash.Reply) error { return nil }
-func (s *relaying) Ended(context.Context, *crash.Process) error                { return nil }
 
 // Delayed brings the second wave: while one relay pauses over its batch, there
 // is something for the others to take.
@@ -328,9 +284,10 @@ func (s *relaying) Done(ctx context.Context) (bool, error) {
 		}
 	}
 	if s.variant == unrouted && !s.bound && (settled > 0 || time.Since(s.started) > unboundFor) {
-		if err := s.bind(); err != nil {
+		if err := s.listener.Bind("#"); err != nil {
 			return false, err
 		}
+		s.bound = true
 	}
 	seen, most := s.seen()
 	if most > floodAfter {
@@ -377,25 +334,30 @@ func (s *relaying) look(ctx context.Context) error {
 	for _, e := range s.events {
 		s.settled[e.id.String()] = !open[e.id.String()]
 	}
-	if s.gone == nil && s.channel.IsClosed() {
-		s.gone = errors.New("the judge lost its connection to RabbitMQ")
+	return s.listener.Lost()
+}
+
+// arrivals is what has arrived so far.
+func (s *relaying) arrivals() []arrival {
+	var out []arrival
+	for _, d := range s.listener.Arrived() {
+		out = append(out, arrival{Delivery: d, event: s.byID[strings.ToLower(d.MessageId)]})
 	}
-	return s.gone
+	return out
 }
 
 // seen counts the events that have arrived, and the arrivals of the most
 // frequent one.
 func (s *relaying) seen() (events, most int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	arrivals := s.arrivals()
 	count := map[*event]int{}
-	for _, a := range s.arrivals {
+	for _, a := range arrivals {
 		if a.event != nil {
 			count[a.event]++
 			most = max(most, count[a.event])
 		}
 	}
-	if len(s.arrivals) > floodAfter*(len(s.events)+1) {
+	if len(arrivals) > floodAfter*(len(s.events)+1) {
 		most = floodAfter + 1
 	}
 	return len(count), most
@@ -416,32 +378,8 @@ func (s *relaying) Progress() int {
 	return n
 }
 
-// sync waits until everything that was published before is in arrivals.
-func (s *relaying) sync(ctx context.Context) error {
-	id := uuid.NewString()
-	if err := s.channel.PublishWithContext(ctx, "", s.queue, false, false, amqp.Publishing{Type: "barrier", MessageId: id}); err != nil {
-		return fmt.Errorf("publish a barrier: %w", err)
-	}
-	for {
-		s.mu.Lock()
-		done := s.barrier[id]
-		s.mu.Unlock()
-		if done {
-			return nil
-		}
-		if s.channel.IsClosed() {
-			return errors.New("the judge lost its connection to RabbitMQ")
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for a barrier: %w", ctx.Err())
-		case <-time.After(time.Millisecond):
-		}
-	}
-}
-
 func (s *relaying) State(ctx context.Context) (string, error) {
-	if err := s.sync(ctx); err != nil {
+	if err := s.listener.Sync(ctx); err != nil {
 		return "", err
 	}
 	rows, err := readOutbox(ctx, s.arena)
@@ -466,10 +404,9 @@ func (s *relaying) State(ctx context.Context) (string, error) {
 		fmt.Fprintf(&b, " %d:%s", e.n, mark)
 	}
 	b.WriteString(" arrived")
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	arrivals := s.arrivals()
 	first := map[*event]bool{}
-	for _, a := range s.arrivals {
+	for _, a := range arrivals {
 		if a.event != nil && !first[a.event] {
 			first[a.event] = true
 			fmt.Fprintf(&b, " %d", a.event.n)
@@ -479,31 +416,28 @@ func (s *relaying) State(ctx context.Context) (string, error) {
 }
 
 func (s *relaying) Settle(ctx context.Context) error {
-	if err := s.sync(ctx); err != nil {
+	if err := s.listener.Sync(ctx); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.baseline = len(s.arrivals)
+	s.baseline = len(s.arrivals())
 	return nil
 }
 
 func (s *relaying) Check(ctx context.Context, _ int) ([]crash.Violation, error) {
-	if err := s.sync(ctx); err != nil {
+	if err := s.listener.Sync(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.look(ctx); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	arrivals := s.arrivals()
 	var out []crash.Violation
 	add := func(i crash.Invariant, format string, args ...any) {
 		out = append(out, crash.Violation{Invariant: i.Name, Detail: fmt.Sprintf(format, args...)})
 	}
 
 	arrived := map[*event]int{}
-	for _, a := range s.arrivals {
+	for _, a := range arrivals {
 		if a.event == nil {
 			s.stranger(a, add)
 			continue
@@ -526,7 +460,7 @@ func (s *relaying) Check(ctx context.Context, _ int) ([]crash.Violation, error) 
 
 	last := map[int]*event{}
 	first := map[*event]bool{}
-	for _, a := range s.arrivals {
+	for _, a := range arrivals {
 		if a.event == nil || first[a.event] {
 			continue
 		}
@@ -540,8 +474,8 @@ func (s *relaying) Check(ctx context.Context, _ int) ([]crash.Violation, error) 
 	// An event that never arrived, with a later one of its aggregate that did, is
 	// out of order too, but lost is what it is called.
 
-	if s.baseline >= 0 && len(s.arrivals) > s.baseline {
-		add(noResend, "after everything had been published and the relay started again, it published %d messages, event %d among them", len(s.arrivals)-s.baseline, s.number(s.arrivals[s.baseline]))
+	if s.baseline >= 0 && len(arrivals) > s.baseline {
+		add(noResend, "after everything had been published and the relay started again, it published %d messages, event %d among them", len(arrivals)-s.baseline, s.number(arrivals[s.baseline]))
 	}
 	for e, n := range arrived {
 		if n > floodAfter {
@@ -571,7 +505,7 @@ func (s *relaying) number(a arrival) int {
 }
 
 // letter names an aggregate: A, B, C.
-func (s *relaying) letter(e *event) string { return string(rune('A' + e.aggregate)) }
+func (s *relaying) letter(e *event) string { return stage.Letter(e.aggregate) }
 
 // stranger judges a message whose id no event has.
 func (s *relaying) stranger(a arrival, add func(crash.Invariant, string, ...any)) {
@@ -580,21 +514,21 @@ func (s *relaying) stranger(a arrival, add func(crash.Invariant, string, ...any)
 		return
 	}
 	for _, e := range s.events {
-		if sameJSON(a.Body, e.payload) {
+		if stage.SameJSON(a.Body, e.payload) {
 			add(eventIntact, "event %d was published with message id %q instead of its row's message_id", e.n, a.MessageId)
 			return
 		}
 	}
 	for _, e := range s.events {
 		if bytes.Contains(a.Body, []byte(e.key)) {
-			add(eventIntact, "a message about aggregate %s with message id %q and body %s is no row's event", s.letter(e), clip(a.MessageId, 60), clip(string(a.Body), 120))
+			add(eventIntact, "a message about aggregate %s with message id %q and body %s is no row's event", s.letter(e), stage.Clip(a.MessageId, 60), stage.Clip(string(a.Body), 120))
 			return
 		}
 	}
 	if s.past.mentions(a.Body) {
 		return // what a dead process of the run before had sent can come as late as this
 	}
-	add(noPhantomEvent, "a message with message id %q, routing key %q and body %s was published, of which no row speaks", clip(a.MessageId, 60), clip(a.RoutingKey, 60), clip(string(a.Body), 120))
+	add(noPhantomEvent, "a message with message id %q, routing key %q and body %s was published, of which no row speaks", stage.Clip(a.MessageId, 60), stage.Clip(a.RoutingKey, 60), stage.Clip(string(a.Body), 120))
 }
 
 // past knows the aggregates of runs before this one.
@@ -624,31 +558,14 @@ func (s *relaying) intact(a arrival, add func(crash.Invariant, string, ...any)) 
 	e := a.event
 	switch {
 	case a.RoutingKey != e.kind:
-		add(eventIntact, "event %d has routing key %q instead of %q", e.n, clip(a.RoutingKey, 60), e.kind)
-	case !sameJSON(a.Body, e.payload):
-		add(eventIntact, "event %d has body %s instead of %s", e.n, clip(string(a.Body), 120), clip(string(e.payload), 120))
+		add(eventIntact, "event %d has routing key %q instead of %q", e.n, stage.Clip(a.RoutingKey, 60), e.kind)
+	case !stage.SameJSON(a.Body, e.payload):
+		add(eventIntact, "event %d has body %s instead of %s", e.n, stage.Clip(string(a.Body), 120), stage.Clip(string(e.payload), 120))
 	case a.DeliveryMode != amqp.Persistent:
 		add(eventIntact, "event %d is not persistent: a restart of the broker would lose it", e.n)
 	case a.ContentType != "application/json":
-		add(eventIntact, "event %d has content type %q instead of application/json", e.n, clip(a.ContentType, 60))
+		add(eventIntact, "event %d has content type %q instead of application/json", e.n, stage.Clip(a.ContentType, 60))
 	}
-}
-
-func sameJSON(a, b []byte) bool {
-	x, ok := exactJSON(a)
-	y, ok2 := exactJSON(b)
-	return ok && ok2 && reflect.DeepEqual(x, y)
-}
-
-// exactJSON reads one JSON value without rounding its numbers.
-func exactJSON(b []byte) (v any, ok bool) {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
-	if d.Decode(&v) != nil {
-		return nil, false
-	}
-	_, err := d.Token()
-	return v, err == io.EOF
 }
 
 func (s *relaying) Tables(ctx context.Context) ([]crash.Table, error) {
@@ -656,10 +573,9 @@ func (s *relaying) Tables(ctx context.Context) ([]crash.Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	arrivals := s.arrivals()
 	arrived := map[*event]int{}
-	for _, a := range s.arrivals {
+	for _, a := range arrivals {
 		if a.event != nil {
 			arrived[a.event]++
 		}
@@ -696,9 +612,9 @@ func (s *relaying) Tables(ctx context.Context) ([]crash.Table, error) {
 	}
 	queue := crash.Table{Name: "queue bound to events", Columns: []string{"arrival", "event", "aggregate", "routing key", "message id"}}
 	last := map[int]int{}
-	for i, a := range s.arrivals {
+	for i, a := range arrivals {
 		if i >= 40 {
-			queue.Rows = append(queue.Rows, []string{fmt.Sprintf("and %d more", len(s.arrivals)-i), "", "", "", ""})
+			queue.Rows = append(queue.Rows, []string{fmt.Sprintf("and %d more", len(arrivals)-i), "", "", "", ""})
 			break
 		}
 		n, letter := "?", "?"
@@ -709,7 +625,7 @@ func (s *relaying) Tables(ctx context.Context) ([]crash.Table, error) {
 			}
 			last[a.event.aggregate] = max(last[a.event.aggregate], a.event.n)
 		}
-		queue.Rows = append(queue.Rows, []string{fmt.Sprint(i + 1), n, letter, clip(a.RoutingKey, 40), short(a.MessageId)})
+		queue.Rows = append(queue.Rows, []string{fmt.Sprint(i + 1), n, letter, stage.Clip(a.RoutingKey, 40), stage.Short(a.MessageId)})
 	}
 	return []crash.Table{outbox, queue}, nil
 }
