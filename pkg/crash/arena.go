@@ -10,6 +10,7 @@ import (
 	"hash/fnv"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -89,7 +90,7 @@ func openArena(ctx context.Context, servers state.Servers, spec *Spec, slot int,
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(spec.Schema + "\x00" + spec.Grants))
+	sum := sha256.Sum256([]byte(spec.Schema + "\x00" + spec.Grants + "\x00" + strings.Join(spec.Queues, " ")))
 	want := card{Schema: hex.EncodeToString(sum[:])}
 	var have card
 	if b, err := os.ReadFile(file); err == nil {
@@ -174,10 +175,14 @@ func (a *Arena) make(ctx context.Context, servers state.Servers, spec *Spec, c c
 	if err = mq.EnsureVhost(ctx, a.Name); err != nil {
 		return c, err
 	}
+	own := `events|answer\..*`
+	for _, q := range spec.Queues {
+		own += "|" + regexp.QuoteMeta(q)
+	}
 	c.AMQPPassword, err = mq.EnsureUser(ctx, a.Role, a.Name, broker.Permissions{
-		Configure: `^(events|answer\..*)$`,
-		Write:     `^(events|answer\..*|amq\.default)$`,
-		Read:      `^(events|answer\..*)$`,
+		Configure: `^(` + own + `)$`,
+		Write:     `^(` + own + `|amq\.default)$`,
+		Read:      `^(` + own + `)$`,
 	})
 	return c, err
 }

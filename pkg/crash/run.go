@@ -106,7 +106,8 @@ type run struct {
 	release  chan wire.Action // closed to let a delayed message pass
 
 	result       result
-	doneAt       int // the number of messages when the work was done
+	doneAt       int       // the number of messages when the work was done
+	workDone     time.Time // since when it has been; zero: it is not
 	progress     int
 	progressAt   time.Time
 	restarts     int
@@ -362,7 +363,9 @@ func (n *run) loop(ctx context.Context) error {
 			if p := n.scenario.Progress(); p != n.progress {
 				n.progress, n.progressAt, n.restarts = p, time.Now(), 0
 			}
-			if done {
+			if !done {
+				n.workDone = time.Time{}
+			} else if n.settled() {
 				n.doneAt = n.proxy.Recorded()
 				return nil
 			}
@@ -403,6 +406,33 @@ func (n *run) loop(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// settled says whether work that is done may count as done: where the spec asks
+// for it, when all processes rest, or have had time for it.
+func (n *run) settled() bool {
+	if !n.spec.Rests {
+		return true
+	}
+	if n.dark != nil && n.dark.running() || n.held() {
+		return false // the servers still wait for it
+	}
+	now := time.Now()
+	if n.workDone.IsZero() {
+		n.workDone = now
+	}
+	if now.Sub(n.workDone) > longRest {
+		return true
+	}
+	n.mu.Lock()
+	quiet := now.Sub(n.lastWork)
+	n.mu.Unlock()
+	for _, p := range n.procs {
+		if p.running() {
+			quiet = min(quiet, now.Sub(n.busyAt[p.N]))
+		}
+	}
+	return quiet >= restAfter
 }
 
 // strike acts on a fault that has just struck process p.

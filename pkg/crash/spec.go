@@ -22,6 +22,14 @@ type Spec struct {
 	// rights in them; it may run again. {{answer}} stands for the answer's role.
 	Schema, Grants string
 
+	// Queues are queues that the scenario makes and the answer may declare and
+	// consume, beside those that it names answer.…
+	Queues []string
+
+	// Rests says that the work counts as done only once the processes have come
+	// to rest: until then they may do something a second time.
+	Rests bool
+
 	// StopsWhenAsked names the invariant that breaks when the process has not
 	// ended two seconds after it was asked to stop. Empty: it is not asked.
 	StopsWhenAsked string

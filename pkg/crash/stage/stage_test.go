@@ -91,3 +91,31 @@ func TestData(t *testing.T) {
 		t.Errorf("Short: %q", s)
 	}
 }
+
+func TestQueue(t *testing.T) {
+	conn := servertest.New(t).Conn
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One that an answer has made, with other arguments.
+	if _, err := ch.QueueDeclare("work", false, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second finds what the first has left
+		q, err := stage.NewQueue(conn, "work")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := q.Ready(); n != 0 || err != nil {
+			t.Errorf("a new queue holds %d messages (%v)", n, err)
+		}
+		if err := q.Send(t.Context(), amqp.Publishing{MessageId: "1"}, amqp.Publishing{MessageId: "2"}); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := q.Ready(); n != 2 || err != nil {
+			t.Errorf("%d messages wait (%v), want 2", n, err)
+		}
+		q.Close()
+	}
+}
