@@ -3,6 +3,8 @@ package view
 import (
 	"encoding/json"
 	"html/template"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -128,5 +130,17 @@ func TestPlayerFiles(t *testing.T) {
 		if !regexp.MustCompile(`\b` + w + `\b`).MatchString(script) {
 			t.Errorf("words.json has %q, which nothing shows", w)
 		}
+	}
+}
+
+// TestPlayerLogic runs the tests of what the script does without a page.
+func TestPlayerLogic(t *testing.T) {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Skip("player_test.mjs needs node, which is not on the PATH (Debian, Ubuntu: apt install nodejs)")
+	}
+	said, err := exec.CommandContext(t.Context(), node, "--test", filepath.Join("player", "player_test.mjs")).CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, said)
 	}
 }

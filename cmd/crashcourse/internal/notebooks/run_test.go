@@ -254,18 +254,25 @@ func answers(t *testing.T, nb *notebook) map[string]string {
 			continue
 		}
 		pattern, name, _ := strings.Cut(id, "/")
-		src, err := os.ReadFile(filepath.Join(root(t), "solutions", pattern, "reference", name, name+".go"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, body, ok := strings.Cut(string(src), "\npackage "+name+"\n")
-		if !ok {
-			t.Fatalf("the reference of %s has another package clause than expected", id)
-		}
-		fn := exercise.FuncName(id)
-		out[c.ID] = "%test\n" + strings.TrimSpace(body) + "\n\nfunc Test" + fn + "(t *testing.T) { " + pattern + ".Check" + fn + "(t, " + fn + ") }\n"
+		out[c.ID] = answer(t, id, filepath.Join("solutions", pattern, "reference", name, name+".go"))
 	}
 	return out
+}
+
+// answer makes a graded cell for exercise id of an answer in a Go file.
+func answer(t *testing.T, id, file string) string {
+	t.Helper()
+	src, err := os.ReadFile(filepath.Join(root(t), file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, body, ok := strings.Cut(string(src), "\npackage "+strings.TrimSuffix(filepath.Base(file), ".go")+"\n")
+	if !ok {
+		t.Fatalf("%s has another package clause than expected", file)
+	}
+	pattern, _, _ := strings.Cut(id, "/")
+	fn := exercise.FuncName(id)
+	return "%test\n" + strings.TrimSpace(body) + "\n\nfunc Test" + fn + "(t *testing.T) { " + pattern + ".Check" + fn + "(t, " + fn + ") }\n"
 }
 
 func TestStarters(t *testing.T) {
