@@ -178,6 +178,7 @@ type lanes struct {
 	last     map[int]int // the place of its last message in the trace
 	first    map[int]int
 	crowded  map[int]bool // it shares the last column with others that live
+	ends     map[int]int  // the number of the message after which it had ended, where that is known
 }
 
 // mostLanes is how many processes that live at the same time have a column each.
@@ -257,6 +258,11 @@ func follow(entries []entry, l *lanes) []*txn {
 		e := &entries[i]
 		m := e.msg
 		c := connection{m.Process, m.Protocol, m.Conn}
+		for o := range open {
+			if last, ok := l.ends[o.process]; ok && last < m.Seq && i > 0 {
+				end(o, entries[i-1].at, fateRolledBack)
+			}
+		}
 		if before, ok := l.previous[m.Process]; ok && e.at == l.first[m.Process] {
 			for o := range open {
 				if o.process == before {
@@ -311,6 +317,9 @@ func follow(entries []entry, l *lanes) []*txn {
 	}
 	for c, tx := range open {
 		tx.last = l.last[c.process]
+		if _, ok := l.ends[c.process]; ok {
+			tx.fate = fateRolledBack
+		}
 	}
 	return all
 }

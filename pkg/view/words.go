@@ -97,6 +97,13 @@ type words struct {
 	ListUncommitted             string // {item}
 	ListRolledBack              string // {item}
 
+	// The list of a recording.
+	Twin                string // {name} {n}
+	Starts, StartsAgain string // {name}
+	StartsFor           string // {name} {before}
+	Ends                string // {name} {end}
+	BrokeHere           string // {name}
+
 	// The page.
 	PageTitle string // {exercise} {state}
 }
@@ -295,6 +302,13 @@ func english() *words {
 		ListAnswered:      "{item} (answered)",
 		ListUncommitted:   "{item} (not committed yet)",
 		ListRolledBack:    "{item} (rolled back later)",
+
+		Twin:        "{name} ({n})",
+		Starts:      "{name} starts",
+		StartsAgain: "{name} starts again",
+		StartsFor:   "{name} starts in place of {before}",
+		Ends:        "{name} {end}",
+		BrokeHere:   "{name} broke here",
 
 		PageTitle: "{exercise}: {state}",
 	}
