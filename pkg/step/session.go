@@ -203,8 +203,12 @@ func (s *Session) prepare(ctx context.Context) error {
 		p.Kill()
 		return fmt.Errorf("step: making the starting state took more than %v", prepareTime)
 	}
-	if e := p.End(); !e.Told || e.Report.Error != "" {
-		return fmt.Errorf("step: the starting state could not be made: the function that makes it %s %s", e, Shorten(p.Output(), 300))
+	if e := p.End(); !e.Well() {
+		what := "function"
+		if e.Plain {
+			what = "command"
+		}
+		return fmt.Errorf("step: the starting state could not be made: the %s that makes it %s %s", what, e, Shorten(p.Output(), 300))
 	}
 	return nil
 }
@@ -399,7 +403,7 @@ func (r *run) state() State {
 		return Running
 	}
 	for _, a := range r.last() {
-		if a.fate != "" || a.End().Report.Error != "" || !a.End().Told {
+		if a.fate != "" || !a.End().Well() {
 			return Crashed
 		}
 	}

@@ -29,6 +29,8 @@ type Work struct {
 	Path string   `json:"path"`
 	Args []string `json:"args"`
 	Env  []string `json:"env"` // all of it, but for the two addresses
+	// Plain is a program that writes no [Report]: its exit code says how it ended.
+	Plain bool `json:"plain,omitempty"`
 }
 
 // Report is what a process says of itself at its end.
@@ -52,12 +54,25 @@ type Process struct {
 type End struct {
 	Report Report
 	Told   bool  // it wrote a Report
+	Plain  bool  // it writes none
 	Err    error // of [exec.Cmd.Wait]
+}
+
+// Well says whether it ended with its work done.
+func (e End) Well() bool {
+	if e.Plain {
+		return e.Err == nil
+	}
+	return e.Told && e.Report.Error == ""
 }
 
 // String says how it ended, to follow the process's name.
 func (e End) String() string {
 	switch {
+	case e.Plain && e.Err != nil:
+		return fmt.Sprintf("ended: %v", e.Err)
+	case e.Plain:
+		return "ended well"
 	case e.Report.Error != "":
 		return "returned an error: " + e.Report.Error
 	case !e.Told && e.Err != nil:
@@ -70,7 +85,7 @@ func (e End) String() string {
 
 // Run starts w with the two addresses.
 func (w Work) Run(databaseURL, amqpURL string) (*Process, error) {
-	p := &Process{ended: make(chan struct{})}
+	p := &Process{ended: make(chan struct{}), end: End{Plain: w.Plain}}
 	p.cmd = exec.Command(w.Path, w.Args...)
 	p.cmd.Env = append(append([]string{}, w.Env...), "DATABASE_URL="+databaseURL, "AMQP_URL="+amqpURL)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is not for it
