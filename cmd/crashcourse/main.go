@@ -110,7 +110,7 @@ Begin with "crashcourse lab".`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s: %w", cmd.CommandPath(), err)
 	})
-	root.AddCommand(newLab(), newUp(), newDown(), newDoctor(), newStatus(), newKernel(), newCheck(), newVerify(), newReplay(), newNew())
+	root.AddCommand(newLab(), newUp(), newDown(), newDoctor(), newStatus(), newKernel(), newCheck(), newVerify(), newReplay(), newStep(), newNew())
 	return root
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"crashcourse/cmd/crashcourse/internal/terminal"
 	"crashcourse/pkg/crash"
 	"crashcourse/pkg/exercise"
 	"crashcourse/pkg/state"
@@ -18,22 +19,26 @@ import (
 
 func newReplay() *cobra.Command {
 	var file, notebook, at, variant, html string
-	var asJSON, moving bool
+	var asJSON, asText, inTerminal bool
 	var seed uint64
 	cmd := &cobra.Command{
 		Use:   "replay [PATTERN/EXERCISE | VERDICT.json]",
-		Short: "Show the last failing schedule, or run it again",
-		Long: `Show the schedule that broke an invariant, message by message: of the last
-verdict of an exercise, or of a verdict that was printed with --json. Without an
-argument it is the last failing verdict of all. With --view it can be stepped
-through in the browser, with the tables and queues at each step.
+		Short: "Step through the last failing schedule, or run it again",
+		Long: `Step through the schedule that broke an invariant, message by message, with the
+tables and queues at each step: of the last verdict of an exercise, or of a
+verdict that was printed with --json. Without an argument it is the last failing
+verdict of all.
+
+It opens in the browser; where there is none, the address is printed. --terminal
+steps through it here, with the keys; --text prints it.
 
 With --at or --variant, as the report of a verdict gives them, the schedule is
 run again, on the answer that the last verdict was about, or that --file or
 --notebook names.`,
 		Example: `  crashcourse replay
   crashcourse replay outbox/relay
-  crashcourse replay --view
+  crashcourse replay --terminal
+  crashcourse replay outbox/relay --text | less
   crashcourse replay outbox/relay --html report.html
   crashcourse replay outbox/relay --file answer.go --seed 7 --at kill@p1.pg1>5`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -43,6 +48,20 @@ run again, on the answer that the last verdict was about, or that --file or
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			forms := 0
+			for _, chosen := range []bool{asJSON, asText, inTerminal, html != ""} {
+				if chosen {
+					forms++
+				}
+			}
+			if forms > 1 {
+				return usagef("--json, --html, --text and --terminal exclude each other")
+			}
+			if inTerminal {
+				if err := needTerminal("use --text, or no flag for the browser"); err != nil {
+					return err
+				}
+			}
 			var v crash.Verdict
 			var err error
 			switch {
@@ -70,13 +89,20 @@ run again, on the answer that the last verdict was about, or that --file or
 					return err
 				}
 			}
-			if asJSON {
+			switch {
+			case asJSON:
 				return printVerdict(cmd, v, true)
+			case html != "":
+				return writeReplay(cmd, v, html)
+			case asText:
+				if err := view.Text(cmd.OutOrStdout(), v, view.TextOptions{Diagram: true}); err != nil {
+					return fmt.Errorf("print the replay: %w", err)
+				}
+				return nil
+			case inTerminal:
+				return terminal.Run(cmd.Context(), terminal.New(view.Record(v, nil)), os.Stdin, os.Stdout)
 			}
-			if moving {
-				return viewReplay(cmd, v)
-			}
-			return showReplay(cmd, v, html)
+			return viewReplay(cmd, v)
 		},
 	}
 	cmd.Flags().StringVar(&at, "at", "", "run this `schedule` again, such as kill@p1.pg1>5")
@@ -85,7 +111,8 @@ run again, on the answer that the last verdict was about, or that --file or
 	cmd.Flags().StringVarP(&file, "file", "f", "", "run this Go `file`")
 	cmd.Flags().StringVarP(&notebook, "notebook", "n", "", "run the graded cell of this `notebook`")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the verdict as JSON")
-	cmd.Flags().BoolVar(&moving, "view", false, "step through it in the browser")
+	cmd.Flags().BoolVar(&asText, "text", false, "print it as text")
+	cmd.Flags().BoolVar(&inTerminal, "terminal", false, "step through it in this terminal")
 	cmd.Flags().StringVar(&html, "html", "", "write the report as a web page to this `file`")
 	return cmd
 }
@@ -152,20 +179,15 @@ func viewReplay(cmd *cobra.Command, v crash.Verdict) error {
 	return nil
 }
 
-func showReplay(cmd *cobra.Command, v crash.Verdict, html string) error {
-	if html != "" {
-		page, err := view.Document(v)
-		if err != nil {
-			return fmt.Errorf("draw the report: %w", err)
-		}
-		if err := os.WriteFile(html, []byte(page), 0o644); err != nil {
-			return fmt.Errorf("write the report: %w", err)
-		}
-		cmd.Printf("Written to %s.\n", html)
-		return nil
+// writeReplay writes the report into a file.
+func writeReplay(cmd *cobra.Command, v crash.Verdict, path string) error {
+	page, err := view.Document(v)
+	if err != nil {
+		return fmt.Errorf("draw the report: %w", err)
 	}
-	if err := view.Text(cmd.OutOrStdout(), v, view.TextOptions{Diagram: true}); err != nil {
-		return fmt.Errorf("print the replay: %w", err)
+	if err := os.WriteFile(path, []byte(page), 0o644); err != nil {
+		return fmt.Errorf("write the report: %w", err)
 	}
+	cmd.Printf("Written to %s.\n", path)
 	return nil
 }

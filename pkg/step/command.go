@@ -77,6 +77,10 @@ func (s *Session) Do(ctx context.Context, c Command) error {
 	return fmt.Errorf("there is no act %q", c.Act)
 }
 
+// ErrBusy is what a command comes to that needs a message that waits, while none
+// does because the processes are busy.
+var ErrBusy = errors.New("nothing waits: the process is busy")
+
 // find returns the message meant by id. The caller holds mu.
 func (r *run) find(id string) (*held, error) {
 	for _, h := range r.pending {
@@ -92,7 +96,7 @@ func (r *run) find(id string) (*held, error) {
 	case r.state() == Ended:
 		return nil, errors.New("nothing waits: every process has ended")
 	}
-	return nil, errors.New("nothing waits: the process is busy")
+	return nil, ErrBusy
 }
 
 // decideOn gives a waiting message what it waits for, and waits until that has
