@@ -94,6 +94,8 @@ a real RabbitMQ, where every answer really is crashed.
 Begin with "crashcourse lab".`,
 		Example: `  crashcourse lab                      open the notebooks
   crashcourse check outbox/relay       judge your answer in exercises/outbox
+  crashcourse replay                   step through what broke it
+  crashcourse step -- ./program        step through any program
   crashcourse up -- go test ./...      run something with both servers up
   source <(crashcourse completion bash)`,
 		SilenceErrors: true,

@@ -25,6 +25,12 @@
 // shown around its faults, and each gap says how many messages it hides; a
 // cycle that repeats, such as an idle poll, is shown once.
 //
+// # A recording
+//
+// [RecordedHTML] and [RecordedPage] draw a [Recording] as the view that moves.
+// [NewList] lays it out as a list, and [Compare] marks the rows of its tables,
+// for whoever shows it elsewhere, such as in a terminal.
+//
 // # What is promised
 //
 // Names, SQL, rows and output come from programs under test. They are escaped,

@@ -137,6 +137,9 @@ func (m *Model) finish(d done) {
 	}
 	act := m.live.busy
 	m.live.busy = ""
+	if m.note == busy {
+		m.note = ""
+	}
 	if errors.Is(d.err, step.ErrBusy) && (act == step.Pass || act == step.ToEffect) {
 		return // the key was pressed a moment too early; the screen says that they are busy
 	}
@@ -149,6 +152,20 @@ func (m *Model) finish(d done) {
 func sentence(err error) string {
 	s := strings.TrimRight(view.Line(strings.TrimPrefix(err.Error(), "step: "), 300), ".")
 	return s + "."
+}
+
+// dead says whether a process has ended that can be started again.
+func (m *Model) dead() bool {
+	newest := map[int]bool{} // by slot
+	for _, life := range m.rec.Lives {
+		newest[life.Slot] = life.End != ""
+	}
+	for _, ended := range newest {
+		if ended {
+			return true
+		}
+	}
+	return false
 }
 
 var commands = map[string]step.Act{

@@ -57,7 +57,7 @@ func (m *Model) about(width int) []text {
 	} else {
 		row := m.list.Rows[m.list.Steps[m.at]]
 		say(strings.Join(append([]string{m.tell(row.Message, m.how(row))}, m.writes()...), " "), strong)
-		if d := view.Line(row.Message.Detail, 400); d != "" && d != strings.TrimSuffix(row.Text, " done") {
+		if d := view.Line(row.Message.Detail, 400); d != "" && strings.TrimSuffix(d, ";") != strings.TrimSuffix(row.Text, " done") {
 			lines := wrap(d, width)
 			if len(lines) > 2 {
 				lines = lines[:2]
@@ -74,6 +74,8 @@ func (m *Model) about(width int) []text {
 		}
 		switch {
 		case r.Step != m.at:
+		case r.Kind == view.ListEnd: // it may have printed much
+			say(r.Text+".", usual)
 		case r.Kind == view.ListFault:
 			say(fill(faultHere, "what", r.Text), bad)
 		case r.Kind == view.ListBroken:

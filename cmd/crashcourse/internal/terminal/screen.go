@@ -18,6 +18,7 @@ const (
 	leastHeight = 5
 	wideScreen  = 120 // from here on the tables stand beside the messages
 	narrow      = 60  // below it names are short
+	mostSays    = 3   // lines for what there is to say
 )
 
 // look is how a line looks. It never says what the line does not.
@@ -65,17 +66,22 @@ type text struct {
 type layout struct {
 	wide        bool
 	list, pane  int // lines
+	says        int // lines
 	left, right int // columns
 }
 
 func (m *Model) layout() layout {
-	l := layout{left: m.width, right: m.width}
+	l := layout{left: m.width, right: m.width, says: 1}
 	rest := m.height - 3 // the head, what there is to say, the keys
+	if m.height >= 14 {
+		l.says = max(1, min(mostSays, len(wrap(m.says().s, m.width))))
+	}
+	more := l.says - 1
 	if m.width >= wideScreen {
 		l.wide = true
 		l.left = m.width * 55 / 100
 		l.right = m.width - l.left - 3
-		l.list, l.pane = rest, rest
+		l.list, l.pane = rest-more, rest-more
 		return l
 	}
 	if rest < 7 {
@@ -83,7 +89,7 @@ func (m *Model) layout() layout {
 		return l
 	}
 	l.list = rest / 2
-	l.pane = rest - l.list - 1 // a line between them
+	l.pane = rest - l.list - 1 - more // a line between them
 	return l
 }
 
@@ -127,7 +133,18 @@ func (m *Model) screen() string {
 			add(t)
 		}
 	}
-	add(m.says())
+	says := m.says()
+	parts := wrap(says.s, m.width)
+	for i := range l.says {
+		switch {
+		case i >= len(parts):
+			add(text{})
+		case i == l.says-1: // what does not fit any more is cut there
+			add(text{strings.Join(parts[i:], " "), says.look})
+		default:
+			add(text{parts[i], says.look})
+		}
+	}
 	add(text{keysLine(m.hints(), m.width), faint})
 	return strings.Join(lines, "\n")
 }
@@ -152,7 +169,7 @@ func (m *Model) head() string {
 	return pad(fit(m.list.Title, room), room+2) + where
 }
 
-// says is the line above the keys: what the last key came to, or what the
+// says is what stands above the keys: what the last key came to, or what the
 // session waits for.
 func (m *Model) says() text {
 	if m.quitting {
@@ -190,7 +207,7 @@ func (m *Model) hints() []hint {
 	if m.live == nil {
 		return looking
 	}
-	return stepping(m.live.state, m.chosen(), len(m.live.pending) > 1)
+	return stepping(m.live.state, m.chosen(), len(m.live.pending) > 1, m.dead())
 }
 
 // keysLine lists keys. Where room is short, those before the last two, which

@@ -426,7 +426,7 @@ func run(cmd tea.Cmd) chan tea.Msg {
 
 func TestStepping(t *testing.T) {
 	m, f := following(t)
-	says(t, m, "step 4 of 4", "▸ ● ? place → PostgreSQL COMMIT", "next", "COMMIT from place to PostgreSQL waits for you. 1 more wait: tab chooses.", "space pass")
+	says(t, m, "step 4 of 4", "▸ ● ? place → PostgreSQL COMMIT", "next", "COMMIT from place to PostgreSQL waits for you. 1 more: tab chooses.", "space pass")
 
 	// A command runs beside the screen.
 	cmd := press(t, m, "space")
@@ -539,6 +539,14 @@ func TestStates(t *testing.T) {
 	}
 	f.tell(t, m, step.Event{Type: step.Note, Text: "80 messages have passed."})
 	says(t, m, "80 messages have passed.")
+	long := strings.Repeat("It goes on and on. ", 8) + "Here it ends."
+	f.tell(t, m, step.Event{Type: step.Note, Text: long})
+	says(t, m, long)
+	size(m, 40, 24)
+	fits(t, m, 40, 24)
+	size(m, 80, 24)
+	f.tell(t, m, step.Event{Type: step.Lives, Lives: []view.Life{{Process: 1, Work: "place", To: 4, End: "ended: exit status 2; it printed: " + long}}})
+	says(t, m, "place ended: exit status 2; it printed: "+long)
 	f.tell(t, m, step.Event{Type: step.Over, Text: "The lab stops."})
 	press(t, m, "left")
 	says(t, m, "The session is over: The lab stops. You can still look at what happened.", "session over", "→ next")

@@ -30,7 +30,7 @@ const (
 	answers      = "{from} answers {to}: {message}."
 	lost         = "{message} from {from} never reaches {to}."
 	waits        = "{message} from {from} to {to} waits for you."
-	waitsMore    = " {n} more wait: tab chooses."
+	waitsMore    = " {n} more: tab chooses."
 	faultHere    = "Here the fault struck: {what}."
 	nextWaits    = "next"
 	otherWaits   = "waits"
@@ -100,12 +100,18 @@ type hint struct{ key, does string }
 
 var looking = []hint{{"→", "next"}, {"←", "back"}, {"e", "effect"}, {"b", "broke"}, {"f", "fault"}, {"?", "keys"}, {"q", "quit"}}
 
-// stepping are the hints of a live session in a state.
-func stepping(state step.State, chosen *step.Held, many bool) []hint {
+// stepping are the hints of a live session, the most useful first.
+func stepping(state step.State, chosen *step.Held, many, dead bool) []hint {
 	var all []hint
-	switch {
-	case chosen != nil:
-		all = []hint{{"space", "pass"}, {"e", "to effect"}, {"c", "crash"}, {"x", "cut"}, {"h", "blackhole"}}
+	if chosen != nil {
+		all = []hint{{"space", "pass"}, {"e", "to effect"}, {"c", "crash"}}
+	} else if state == step.Running {
+		all = []hint{{"c", "crash"}}
+	}
+	if dead {
+		all = append(all, hint{"r", "restart"})
+	}
+	if chosen != nil {
 		for _, f := range chosen.Faults {
 			switch f {
 			case crash.Nack:
@@ -114,15 +120,12 @@ func stepping(state step.State, chosen *step.Held, many bool) []hint {
 				all = append(all, hint{"f", "fail"})
 			}
 		}
+		all = append(all, hint{"x", "cut"}, hint{"h", "blackhole"})
 		if many {
 			all = append(all, hint{"tab", "other"})
 		}
-	case state == step.Running:
-		all = []hint{{"c", "crash"}}
-	default:
-		all = []hint{{"r", "restart"}, {"w", "rewind"}}
 	}
-	return append(all, hint{"←", "back"}, hint{"?", "keys"}, hint{"q", "quit"})
+	return append(all, hint{"←", "back"}, hint{"w", "rewind"}, hint{"?", "keys"}, hint{"q", "quit"})
 }
 
 var lookingHelp = []hint{
