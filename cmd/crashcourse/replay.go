@@ -100,7 +100,7 @@ run again, on the answer that the last verdict was about, or that --file or
 				}
 				return nil
 			case inTerminal:
-				return terminal.Run(cmd.Context(), terminal.New(view.Record(v, nil)), os.Stdin, os.Stdout)
+				return terminal.Run(cmd.Context(), terminal.New(exercise.Recording(v)), os.Stdin, os.Stdout)
 			}
 			return viewReplay(cmd, v)
 		},
@@ -161,7 +161,7 @@ func recorded(args []string) (crash.Verdict, error) {
 // viewReplay makes a page of the failing run, and opens it where there is a
 // browser.
 func viewReplay(cmd *cobra.Command, v crash.Verdict) error {
-	page, err := view.RecordedPage(view.Record(v, nil))
+	page, err := view.RecordedPage(exercise.Recording(v))
 	if err != nil {
 		return fmt.Errorf("draw the run: %w", err)
 	}
