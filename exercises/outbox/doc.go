@@ -25,9 +25,11 @@
 //	);
 //
 // An answer may read and write both tables, and may make tables, functions and
-// triggers of its own. The pool has four connections. An answer may open
-// more connections to the addresses in DATABASE_URL and AMQP_URL. Nothing else in its environment matters, and no
-// file outlives its process.
+// triggers of its own. In the virtual host it may declare the exchange events,
+// and queues of its own whose names begin with "answer.". The pool has four
+// connections. An answer may open more connections to the addresses in
+// DATABASE_URL and AMQP_URL. Nothing else in its environment matters, and no file
+// outlives its process.
 //
 // # How an answer is judged
 //

@@ -19,6 +19,7 @@ const (
 	restAfter    = 80 * time.Millisecond   // a process silent for so long, without using its CPU, rests
 	longRest     = 1500 * time.Millisecond // the same where a timer of the answer's is waited out
 	lookAfter    = 250 * time.Millisecond  // how often the memory of a talking process is looked at
+	slowNack     = 60 * time.Millisecond   // a broker that refuses does so late: meanwhile the process may go on
 	hungAfter    = 2500 * time.Millisecond // a process at rest for so long, with work to do, hangs
 	stuckAfter   = 6 * time.Second         // a process that is busy for so long without achieving anything is stuck
 	stopTimeout  = 2 * time.Second         // from being asked to stop to the end
@@ -111,7 +112,8 @@ type run struct {
 	progress     int
 	progressAt   time.Time
 	restarts     int
-	dark         *Process // it lives behind a blackhole
+	dark         *Process  // it lives behind a blackhole
+	darkAsked    time.Time // when that was asked to stop
 	stateAtCrash string
 	usage        map[int]usage
 	usageAt      map[int]time.Time
@@ -219,6 +221,9 @@ func (n *run) decide(m *wire.Message) wire.Action {
 		n.lastWork = n.lastStep
 	}
 	n.steps[m.Process]++
+	if m.Fault == string(wire.Nack) && !n.ending {
+		return wire.Action{Kind: wire.Delay, For: slowNack}
+	}
 	if n.ending {
 		return wire.Action{}
 	}
@@ -445,7 +450,7 @@ func (n *run) strike(ctx context.Context, p *Process) (over bool, err error) {
 	case Kill:
 		return n.crash(ctx, p)
 	case Blackhole:
-		n.dark = p
+		n.dark, n.darkAsked = p, time.Time{}
 	case Delay:
 		return false, n.scenario.Delayed(ctx)
 	}
@@ -571,10 +576,19 @@ func (n *run) watch(ctx context.Context) (over bool, err error) {
 		if n.patient {
 			patience = longRest
 		}
-		if n.rested(p, now, patience) {
-			return n.crash(ctx, p)
+		if !n.rested(p, now, patience) {
+			return false, nil
 		}
-		return false, nil
+		// It is ended as a supervisor would: asked first, and killed once it has done
+		// what it does then.
+		if n.spec.StopsWhenAsked != "" && n.darkAsked.IsZero() {
+			n.darkAsked = now
+			return false, p.Send(Call{Stop: true})
+		}
+		if now.Sub(n.darkAsked) < restAfter {
+			return false, nil
+		}
+		return n.crash(ctx, p)
 	}
 	if n.othersRest(now) {
 		n.letGo()

@@ -20,8 +20,21 @@ import (
 	"crashcourse/pkg/crash/stage"
 )
 
-// unrouted is the variant in which no queue is bound to the exchange at first.
-const unrouted = "unrouted"
+// The variants: starting states that are themselves the fault.
+const (
+	unrouted = "unrouted"
+	partly   = "partly"
+	crowd    = "crowd"
+	late     = "late"
+	absent   = "absent" // of outbox/relays only
+)
+
+var variants = []crash.Variant{
+	{Name: unrouted, Says: "no queue is bound to the exchange at first, and in the meantime the relay is asked to stop"},
+	{Name: partly, Says: "at first no queue wants order.placed, but one wants order.paid"},
+	{Name: crowd, Says: "events of two dozen aggregates wait"},
+	{Name: late, Says: "one transaction takes a second and a half longer than the others"},
+}
 
 func relaySpec() *crash.Spec {
 	return &crash.Spec{
@@ -30,7 +43,7 @@ func relaySpec() *crash.Spec {
 		Grants:         grants,
 		Invariants:     []crash.Invariant{noLostEvent, noPhantomEvent, orderPerKey, eventIntact, noResend, stopsWhenAsked},
 		Faults:         []crash.Fault{crash.Kill, crash.Cut, crash.Blackhole, crash.Nack, crash.FailStatement, crash.Shutdown, crash.Delay},
-		Variants:       []crash.Variant{{Name: unrouted, Says: "no queue is bound to the exchange at first"}},
+		Variants:       variants,
 		StopsWhenAsked: stopsWhenAsked.Name,
 		Scenario:       relayScenario(3),
 	}
@@ -40,6 +53,7 @@ func relaysSpec() *crash.Spec {
 	s := relaySpec()
 	s.ID = "outbox/relays"
 	s.Processes = 3
+	s.Variants = append(slices.Clone(variants), crash.Variant{Name: absent, Says: "two of the three processes stop after the first wave, and come back late"})
 	s.Scenario = relayScenario(5)
 	return s
 }
@@ -66,6 +80,10 @@ type relaying struct {
 	past     *past
 	rolled   *event // in a transaction that was rolled back
 	listener *stage.Listener
+
+	live  map[*crash.Process]bool // true: it was asked to stop
+	asked time.Time               // when they were asked to stop; zero: not yet
+	deaf  bool                    // one was asked and went on
 
 	late    pgx.Tx // holds the late event back
 	second  bool   // the second wave has come
@@ -99,7 +117,7 @@ type arrival struct {
 
 func newRelaying(a *crash.Arena, rng *rand.Rand, variant string, rounds int) *relaying {
 	s := &relaying{arena: a, variant: variant, byID: map[string]*event{},
-		settled: map[string]bool{}, baseline: -1}
+		settled: map[string]bool{}, live: map[*crash.Process]bool{}, baseline: -1}
 	keys := make([]string, 3)
 	for i := range keys {
 		keys[i] = stage.UUID(rng).String()
@@ -123,6 +141,12 @@ func newRelaying(a *crash.Arena, rng *rand.Rand, variant string, rounds int) *re
 	for r := range rounds - 2 {
 		add(0)
 		add(2).backdated = r == 0
+	}
+	if variant == crowd {
+		for a := len(keys); a < 25; a++ {
+			keys = append(keys, stage.UUID(rng).String())
+			add(a)
+		}
 	}
 	add(1).second = true
 	for range max(1, rounds-3) {
@@ -213,7 +237,11 @@ func (s *relaying) insert(ctx context.Context, db execer, e *event) error {
 // listen records what arrives.
 func (s *relaying) listen() (err error) {
 	var keys []string
-	if s.variant != unrouted {
+	switch s.variant {
+	case unrouted:
+	case partly:
+		keys = []string{"order.paid"}
+	default:
 		keys, s.bound = []string{"#"}, true
 	}
 	s.listener, err = stage.Listen(s.arena.Conn, "events", keys...)
@@ -221,7 +249,16 @@ func (s *relaying) listen() (err error) {
 }
 
 func (s *relaying) Started(_ context.Context, p *crash.Process) error {
+	if s.variant == absent && !s.asked.IsZero() {
+		return nil // it is back too late to be of use
+	}
+	s.live[p] = false
 	return p.Send(crash.Call{ID: 1, Last: true})
+}
+
+func (s *relaying) Ended(_ context.Context, p *crash.Process) error {
+	delete(s.live, p)
+	return nil
 }
 
 // Delayed brings the second wave: while one relay pauses over its batch, there
@@ -259,9 +296,24 @@ func (s *relaying) refuse(ctx context.Context, err error) error {
 	return nil
 }
 
-// unboundFor is how long the exchange stays without a queue in the unrouted
-// variant, unless a row is settled before: long enough for a relay to try.
-const unboundFor = 400 * time.Millisecond
+// How long the exchange stays without the queues that some events need, unless a
+// row is settled before: long enough for a relay to try, and where none is bound
+// at all, to give up trying.
+const (
+	unboundFor = 2200 * time.Millisecond
+	partlyFor  = 400 * time.Millisecond
+)
+
+// In the unrouted variant the processes are asked to stop after askAfter. One that
+// goes on for deafAfter is deaf: the contract has two seconds, a busy machine may
+// need more.
+const (
+	askAfter  = 200 * time.Millisecond
+	deafAfter = 4 * time.Second
+)
+
+// lateFor is how much longer the late transaction takes in its variant.
+const lateFor = 1500 * time.Millisecond
 
 // lostAfter is how long an event may be on its way after its row was settled.
 const lostAfter = 200 * time.Millisecond
@@ -283,11 +335,10 @@ func (s *relaying) Done(ctx context.Context) (bool, error) {
 			settled++
 		}
 	}
-	if s.variant == unrouted && !s.bound && (settled > 0 || time.Since(s.started) > unboundFor) {
-		if err := s.listener.Bind("#"); err != nil {
-			return false, err
+	if !s.bound {
+		if err := s.route(settled); err != nil || s.deaf {
+			return s.deaf, err
 		}
-		s.bound = true
 	}
 	seen, most := s.seen()
 	if most > floodAfter {
@@ -304,10 +355,71 @@ func (s *relaying) Done(ctx context.Context) (bool, error) {
 		return false, nil // still on their way, or lost
 	}
 	if !s.second && seen == len(s.expected()) {
+		if s.variant == late && time.Since(s.completed) < lateFor {
+			return false, nil
+		}
+		if s.variant == absent && s.asked.IsZero() {
+			if err := s.askToStop(func(p *crash.Process) bool { return p.Slot > 0 }); err != nil {
+				return false, err
+			}
+		}
+		if s.variant == absent && s.stopping() {
+			s.deaf = time.Since(s.asked) > deafAfter
+			return s.deaf, nil
+		}
 		err := s.wave(ctx)
 		return s.refused != nil, err
 	}
 	return true, nil
+}
+
+// route binds what is not bound yet when it is time for it.
+func (s *relaying) route(settled int) error {
+	age := time.Since(s.started)
+	if s.variant == unrouted && settled == 0 {
+		if s.asked.IsZero() && age > askAfter {
+			if err := s.askToStop(func(*crash.Process) bool { return true }); err != nil {
+				return err
+			}
+		}
+		if s.stopping() {
+			s.deaf = time.Since(s.asked) > deafAfter
+			return nil
+		}
+	}
+	wait := unboundFor
+	if s.variant == partly {
+		wait = partlyFor
+	}
+	if settled == 0 && age < wait {
+		return nil
+	}
+	s.bound = true
+	return s.listener.Bind("#")
+}
+
+// askToStop ends the context of some processes.
+func (s *relaying) askToStop(which func(*crash.Process) bool) error {
+	s.asked = time.Now()
+	for p := range s.live {
+		if which(p) {
+			s.live[p] = true
+			if err := p.Send(crash.Call{Stop: true}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// stopping says whether a process that was asked to stop still runs.
+func (s *relaying) stopping() bool {
+	for _, asked := range s.live {
+		if asked {
+			return true
+		}
+	}
+	return false
 }
 
 // expected is the events that are committed so far.
@@ -482,6 +594,9 @@ func (s *relaying) Check(ctx context.Context, _ int) ([]crash.Violation, error) 
 			add(noResend, "event %d was published %d times and its row is still not marked", e.n, n)
 			break
 		}
+	}
+	if s.deaf {
+		add(stopsWhenAsked, "asked to stop, a relay was still running %.0f seconds later", deafAfter.Seconds())
 	}
 	if s.refused != nil {
 		out = append(out, crash.Violation{Invariant: crash.AllWorkDone, Detail: fmt.Sprintf("while the relay ran, the shop could not write its orders any more: %v", s.refused)})
