@@ -240,7 +240,7 @@ test("5,000 messages are laid out in time", () => {
 	const m = L.build(rec, W, false);
 	const took = performance.now() - at;
 	assert.equal(m.items.length, 5000);
-	assert.ok(took < 200, took + " ms");
+	assert.ok(took < 2000, took + " ms"); // some 30 on a quiet machine; more than this is another order
 });
 
 test("hundreds of transactions at once take no hundreds of bars a row", () => {

@@ -2,7 +2,6 @@ package notebooks
 
 import (
 	"bytes"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -56,7 +55,7 @@ func (d *desk) gradedCell(t *testing.T) {
 		b.useTheme(themes[0])
 		// With its tables it would be too tall for a README.
 		b.eval(`void (report.querySelector('.ccv-facing').hidden = true)`, nil)
-		b.capture("verdict.png", frameOf(`report`))
+		b.capture("verdict.png", frameOf(`report`, 8))
 		if said := b.status(); !strings.HasPrefix(said, "fail") {
 			b.t.Errorf("the wrong answer does not count as tried: %s", said)
 		}
@@ -142,32 +141,4 @@ func (b *tab) status() string {
 	_, rest, _ := strings.Cut(said, "outbox/place")
 	line, _, _ := strings.Cut(strings.TrimSpace(rest), "\n")
 	return line
-}
-
-// shortened is one of the course's notebooks with these cells alone, one that
-// tells the progress, and an end.
-func (d *desk) shortened(t *testing.T, name string, ids ...string) []byte {
-	t.Helper()
-	var nb map[string]any
-	if err := json.Unmarshal(d.notebook(t, name), &nb); err != nil {
-		t.Fatal(err)
-	}
-	var cells []any
-	for _, c := range nb["cells"].([]any) {
-		if slices.Contains(ids, c.(map[string]any)["id"].(string)) {
-			cells = append(cells, c)
-		}
-	}
-	if len(cells) != len(ids) {
-		t.Fatalf("%s has not all of the cells %q", name, ids)
-	}
-	cells = append(cells,
-		map[string]any{"cell_type": "code", "id": "status", "metadata": map[string]any{}, "source": "!crashcourse status", "outputs": []any{}, "execution_count": nil},
-		map[string]any{"cell_type": "markdown", "id": "end", "metadata": map[string]any{}, "source": "The end."})
-	nb["cells"] = cells
-	text, err := json.Marshal(nb)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
 }

@@ -204,8 +204,9 @@ const mostPicture = 200_000
 // cut finds the part of the page to be captured.
 type cut func(b *tab) *page.Viewport
 
-// frameOf is the frame around an element, which is brought into sight.
-func frameOf(element string) cut {
+// frameOf is the frame around an element, which is brought into sight, with a
+// margin at three sides: above it stands something else.
+func frameOf(element string, margin float64) cut {
 	return func(b *tab) *page.Viewport {
 		var box struct{ X, Y, Width, Height float64 }
 		// A tall window shows what the notebook would scroll, and in a wide one a
@@ -219,7 +220,7 @@ func frameOf(element string) cut {
 				done({ X: r.x, Y: r.y, Width: r.width, Height: r.height });
 			}));
 		})`, &box)
-		return &page.Viewport{X: box.X, Y: box.Y, Width: box.Width, Height: box.Height, Scale: 1}
+		return &page.Viewport{X: box.X - margin, Y: box.Y, Width: box.Width + 2*margin, Height: box.Height + margin, Scale: 1}
 	}
 }
 

@@ -6,16 +6,21 @@ import (
 	"time"
 )
 
+// recordedRun runs the first notebook up to a run that was killed, and sees it
+// recorded.
+func (b *tab) recordedRun() {
+	b.runUntil("l.Run(hello, lab.Kill")
+	b.runCell()
+	b.until("the recorded view is there", `recorded && counter(recorded)`)
+	b.must("it begins where the fault struck", `recorded.querySelector('.about').textContent.includes('killed')`)
+	b.capture("recorded.png", frameOf(`recorded.host.closest('.crashcourse-view')`, 0))
+}
+
 // stepThrough steps through the work of the first notebook, then does what the
 // notebook asks for: rewind, step until basic.publish waits, crash, start again.
 // The row was committed and the event never sent, and the new process breaks on
 // the row.
 func (b *tab) stepThrough() {
-	b.runUntil("l.Run(hello, lab.Kill")
-	b.runCell()
-	b.until("the recorded view is there", `recorded?.querySelector('.counter')`)
-	b.capture("recorded.png", frameOf(`recorded.host.closest('.crashcourse-view')`))
-
 	b.runUntil("l.Step(")
 	// In the page, for only there one sees what a reader sees.
 	b.eval(`void (window.ready = new Promise((done) => {
@@ -49,7 +54,9 @@ func (b *tab) stepThrough() {
 	b.press("live", "Crash", `live.textContent.includes('killed') && button(live, 'Restart').getAttribute('aria-disabled') !== 'true'`)
 	b.must("the crash leaves the row and no message", hasRow+` && `+noMessage)
 	b.press("live", "Restart", `waits()`)
-	b.capture("step.png", frameOf(`frame`))
+	b.eval(`void (frame.style.height = '500px')`, nil) // so few messages leave the rest of it empty
+	b.capture("step.png", frameOf(`frame`, 0))
+	b.eval(`void (frame.style.height = '660px')`, nil)
 	for !b.is(`live.textContent.includes('duplicate key')`) {
 		b.step(&took)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,6 +40,7 @@ func TestBrowser(t *testing.T) {
 		d.serve(t, "/")
 		t.Run("start here", func(t *testing.T) {
 			b := d.open(t, "00_start_here", d.notebook(t, "00_start_here"))
+			b.sub("recorded run", b.recordedRun)
 			b.sub("step", b.stepThrough)
 			b.sub("looks", b.looksOfStepping)
 			b.sub("export", b.exported)
@@ -49,7 +51,7 @@ func TestBrowser(t *testing.T) {
 	})
 	t.Run("below a hub", func(t *testing.T) {
 		d.serve(t, "/user/somebody/")
-		b := d.open(t, "00_start_here", d.notebook(t, "00_start_here"))
+		b := d.open(t, "00_start_here", d.shortened(t, "00_start_here", "setup", "hello", "step-hello"))
 		b.sub("step", b.stepThrough)
 	})
 }
@@ -139,6 +141,34 @@ func (d *desk) notebook(t *testing.T, name string) []byte {
 	return text
 }
 
+// shortened is one of the course's notebooks with these cells alone, one that
+// tells the progress, and an end.
+func (d *desk) shortened(t *testing.T, name string, ids ...string) []byte {
+	t.Helper()
+	var nb map[string]any
+	if err := json.Unmarshal(d.notebook(t, name), &nb); err != nil {
+		t.Fatal(err)
+	}
+	var cells []any
+	for _, c := range nb["cells"].([]any) {
+		if slices.Contains(ids, c.(map[string]any)["id"].(string)) {
+			cells = append(cells, c)
+		}
+	}
+	if len(cells) != len(ids) {
+		t.Fatalf("%s has not all of the cells %q", name, ids)
+	}
+	cells = append(cells,
+		map[string]any{"cell_type": "code", "id": "status", "metadata": map[string]any{}, "source": "!crashcourse status", "outputs": []any{}, "execution_count": nil},
+		map[string]any{"cell_type": "markdown", "id": "end", "metadata": map[string]any{}, "source": "The end."})
+	nb["cells"] = cells
+	text, err := json.Marshal(nb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
 // open opens a notebook with that text in JupyterLab, in a tab of its own that
 // closes when t ends. JupyterLab saves what it has open, so it is a copy.
 func (d *desk) open(t *testing.T, name string, text []byte) *tab {
@@ -158,13 +188,9 @@ func (d *desk) open(t *testing.T, name string, text []byte) *tab {
 	b.run("open the notebook", chromedp.Navigate(at.String()),
 		chromedp.WaitVisible(".jp-NotebookPanel .jp-CodeCell .jp-InputPrompt", chromedp.ByQuery))
 	b.run("select the first cell", chromedp.Click(".jp-Notebook .jp-Cell", chromedp.ByQuery))
-	// One that runs a cell earlier is asked which kernel to take.
-	b.until("the kernel is connected", `(() => {
-		const r = new XMLHttpRequest();
-		r.open('GET', '`+base+`/api/sessions', false);
-		r.send();
-		return JSON.parse(r.responseText).some((s) => s.path.endsWith('/`+name+`.ipynb') && s.kernel.connections > 0);
-	})()`)
+	// One that runs a cell earlier is asked which kernel to take, or waits for one
+	// that never hears of it.
+	b.until("the kernel is idle", `document.body.textContent.includes('Go (Crash Course) | Idle')`)
 	return b
 }
 
@@ -244,7 +270,7 @@ func (b *tab) sub(name string, f func()) {
 	}
 }
 
-const patience = 2 * time.Minute // something that takes longer hangs
+const patience = 4 * time.Minute // something that takes longer hangs
 
 func (b *tab) run(what string, actions ...chromedp.Action) {
 	b.t.Helper()
