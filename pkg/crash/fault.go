@@ -14,7 +14,7 @@ type Fault string
 const (
 	Kill          Fault = "kill"      // SIGKILL to the process and all it started
 	Cut           Fault = "cut"       // the connection breaks; the process lives
-	Blackhole     Fault = "blackhole" // this stream swallows everything from here on; when the process has come to rest it is killed
+	Blackhole     Fault = "blackhole" // this stream swallows everything from here on; when the process has come to rest it is asked to stop, and killed
 	Nack          Fault = "nack"      // the broker refuses the publish
 	FailStatement Fault = "fail"      // the statement fails with SQLSTATE 40001
 	Delay         Fault = "delay"     // the message is held back until the other processes have come to rest: what a long pause does

@@ -94,6 +94,7 @@ type judging struct {
 	results   map[int]PointResult // by place in the sweep
 	total     int
 	skipped   int
+	darkened  bool // see darken
 	refused   bool
 }
 
@@ -375,7 +376,36 @@ func (j *judging) runJob(ctx context.Context, r *runner, b job, q *queue) error 
 	if j.options.Mode == Full && len(b.schedule) == 1 && b.Fault == Kill && res.outcome == Held && !res.pruned && j.spec.processes() == 1 {
 		j.deepen(b, res, q)
 	}
+	if len(b.schedule) == 1 && b.Fault == Cut && b.At.Protocol == wire.AMQP && res.outcome == Held && j.spec.processes() == 1 {
+		j.darken(b, res, q)
+	}
 	return nil
+}
+
+// darken adds a blackhole at the first publish of a connection that the process
+// made in place of a broken one, once: what was set up on the first one may have
+// been forgotten on the second.
+func (j *judging) darken(b job, res result, q *queue) {
+	for _, m := range res.trace.Messages {
+		if m.Effect != wire.Publish || m.Process != b.At.Process || m.Conn <= b.At.Conn {
+			continue
+		}
+		second := Strike{At: m.Point, Message: m.Name, Kind: kindOf(&m), Fault: Blackhole}
+		add := job{candidate: b.candidate, schedule: Schedule{b.schedule[0], second}}
+		add.patient = true
+		j.mu.Lock()
+		again := j.darkened
+		j.darkened = true
+		add.rank = j.total
+		if !again {
+			j.total++
+		}
+		j.mu.Unlock()
+		if !again {
+			q.add(add)
+		}
+		return
+	}
 }
 
 // nth is the place of a golden step among those of its name.

@@ -52,11 +52,18 @@ func story(b job, p PointResult, t wire.Trace) []string {
 	}
 	var acts []string // what had been done when the fault struck
 	before := ""
+	dark := map[wire.Point]bool{} // streams, as points without a step
 	for _, m := range t.Messages {
 		if !m.Step {
 			continue
 		}
+		stream := m.Point
+		stream.Index = 0
+		if dark[stream] {
+			continue // it has been told that this is swallowed
+		}
 		if m.Fault != "" {
+			dark[stream] = m.Fault == string(Blackhole)
 			if len(acts) > 0 {
 				out = append(out, "Before the fault the program had sent "+tally(acts)+".")
 			}
@@ -102,7 +109,7 @@ func strike(m wire.Message, before string) string {
 	case Cut:
 		return where + ", the connection broke; the process lived on."
 	case Blackhole:
-		return where + ", this direction of the connection went dark: what was sent from then on was swallowed. When the process had come to rest it was killed."
+		return where + ", this direction of the connection went dark: what was sent from then on was swallowed. When the process had come to rest it was ended."
 	case Nack:
 		return where + ", the broker refused the message with basic.nack."
 	case FailStatement:

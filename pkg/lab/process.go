@@ -61,4 +61,7 @@ func (r *run) ended(p *process) {
 		p.end = p.End().String()
 	}
 	r.close(p)
+	if r.hit(p, crash.Kill) { // it had sent that message and ended before the proxy came to it
+		p.end = "was killed"
+	}
 }
