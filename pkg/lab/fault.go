@@ -59,6 +59,10 @@ func (f Fault) meets(m *wire.Message) bool {
 	if !m.Step || m.Name != f.before && !strings.HasPrefix(m.Name, f.before+" ") {
 		return false
 	}
+	// Only a publish that waits for a confirm can be refused.
+	if f.kind == crash.Nack && (m.Effect != wire.Publish || m.DeliveryTag == 0) {
+		return false
+	}
 	// "COMMIT" does not mean its answer, "COMMIT done".
 	return !strings.HasSuffix(m.Name, " done") || strings.HasSuffix(f.before, " done")
 }

@@ -358,7 +358,11 @@ func (r *run) show() {
 	var notes []string
 	for i, f := range r.faults {
 		if _, ok := r.struck[i]; !ok {
-			notes = append(notes, fmt.Sprintf("The fault never struck: no message number %d was named %s. The names are those in the diagram.", f.nth, f.before))
+			why := "The names are those in the diagram."
+			if f.kind == crash.Nack {
+				why = "Only a publish on a channel in confirm mode can be refused."
+			}
+			notes = append(notes, fmt.Sprintf("The fault never struck: no message number %d was named %s. %s", f.nth, f.before, why))
 		}
 	}
 	for i, p := range r.procs {
