@@ -21,9 +21,14 @@ func TestCapturePublishesWhileItsSlotIsMade(t *testing.T) {
 	defer tx.Rollback(t.Context())
 	ids, err := outbox.Enqueue(t.Context(), tx, outbox.Event{AggregateID: "late", Type: "order.placed"})
 	w.must(err)
-	w.run(outbox.Options{Source: outbox.CDC})
+	r, _ := w.run(outbox.Options{Source: outbox.CDC})
 	w.enqueue("early", "order.placed", 3)
 	w.await("the early ones arrive", func() bool { return len(w.firsts()) == 3 })
+	s, err := r.Stats(t.Context())
+	w.must(err)
+	if s.SlotActive || s.SlotLag != -1 {
+		t.Errorf("while the slot is made: %+v", s)
+	}
 	w.must(tx.Commit(t.Context()))
 	w.enqueued = append(w.enqueued, ids...)
 	w.awaitAll()

@@ -36,6 +36,7 @@ func TestRelayPublishes(t *testing.T) {
 			p.MessageId = "none"
 		}})
 		w.awaitAll()
+		w.awaitSession(source)
 		w.enqueue("b", "order.paid", 2) // and while it runs
 		w.enqueue("a", "order.paid", 2)
 		if dups := w.awaitAll(); dups != 0 {

@@ -24,9 +24,9 @@ type Stats struct {
 	// event of theirs. The table outbox_held says which and why.
 	Held int64
 
-	// SlotLag is how many bytes of its write-ahead log the server keeps because
-	// CDC has not confirmed them, or -1 if there is no replication slot. A slot
-	// that nobody reads fills the disk.
+	// SlotLag is how many bytes of the write-ahead log CDC has not confirmed, or
+	// -1 if there is no replication slot yet. The server keeps at least these: a
+	// slot that nobody reads fills the disk.
 	SlotLag int64
 	// SlotActive tells that a relay is reading from the slot.
 	SlotActive bool
@@ -59,7 +59,8 @@ func (r *Relay) Stats(ctx context.Context) (Stats, error) {
 		       (SELECT count(*) FROM outbox_held),
 		       coalesce((SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint
 		                 FROM pg_replication_slots WHERE slot_name = `+slotNameSQL+`), -1),
-		       coalesce((SELECT active FROM pg_replication_slots WHERE slot_name = `+slotNameSQL+`), false)`,
+		       coalesce((SELECT active AND confirmed_flush_lsn IS NOT NULL -- it is null, and the slot active, while the slot is made
+		                 FROM pg_replication_slots WHERE slot_name = `+slotNameSQL+`), false)`,
 		r.o.Slot).Scan(&s.Backlog, &lag, &s.Held, &s.SlotLag, &s.SlotActive)
 	if err != nil {
 		return Stats{}, fmt.Errorf("outbox: read the figures: %w", err)
