@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -84,6 +85,8 @@ type judging struct {
 	arenas  []*Arena
 	program Program
 
+	darkened atomic.Bool // see darken
+
 	mu        sync.Mutex
 	verdict   Verdict
 	broken    map[string]bool
@@ -94,7 +97,6 @@ type judging struct {
 	results   map[int]PointResult // by place in the sweep
 	total     int
 	skipped   int
-	darkened  bool // see darken
 	refused   bool
 }
 
@@ -391,21 +393,22 @@ func (j *judging) darken(b job, res result, q *queue) {
 			continue
 		}
 		second := Strike{At: m.Point, Message: m.Name, Kind: kindOf(&m), Fault: Blackhole}
-		add := job{candidate: b.candidate, schedule: Schedule{b.schedule[0], second}}
-		add.patient = true
-		j.mu.Lock()
-		again := j.darkened
-		j.darkened = true
-		add.rank = j.total
-		if !again {
-			j.total++
-		}
-		j.mu.Unlock()
-		if !again {
-			q.add(add)
+		if j.darkened.CompareAndSwap(false, true) {
+			add := job{candidate: b.candidate, schedule: Schedule{b.schedule[0], second}}
+			add.patient = true
+			j.enqueue(q, add)
 		}
 		return
 	}
+}
+
+// enqueue adds a run to the sweep, behind all that it has.
+func (j *judging) enqueue(q *queue, b job) {
+	j.mu.Lock()
+	b.rank = j.total
+	j.total++
+	j.mu.Unlock()
+	q.add(b)
 }
 
 // nth is the place of a golden step among those of its name.
@@ -423,12 +426,7 @@ func (j *judging) deepen(b job, res result, q *queue) {
 	second := b.At.Process + 1
 	steps := stepsOf(res.trace, res.doneAt, second, second)
 	for _, c := range candidates(steps, []Fault{Kill}, Quick, false) {
-		add := job{candidate: b.candidate, schedule: Schedule{b.schedule[0], c.Strike}}
-		j.mu.Lock()
-		add.rank = j.total
-		j.total++
-		j.mu.Unlock()
-		q.add(add)
+		j.enqueue(q, job{candidate: b.candidate, schedule: Schedule{b.schedule[0], c.Strike}})
 	}
 }
 

@@ -430,14 +430,21 @@ func (n *run) settled() bool {
 		return true
 	}
 	n.mu.Lock()
-	quiet := now.Sub(n.lastWork)
+	last := n.lastWork
 	n.mu.Unlock()
+	return n.idle(now, last) >= restAfter
+}
+
+// idle is for how long no process has used its CPU, and at most the time since
+// something that was seen on the wires.
+func (n *run) idle(now, seen time.Time) time.Duration {
+	d := now.Sub(seen)
 	for _, p := range n.procs {
 		if p.running() {
-			quiet = min(quiet, now.Sub(n.busyAt[p.N]))
+			d = min(d, now.Sub(n.busyAt[p.N]))
 		}
 	}
-	return quiet >= restAfter
+	return d
 }
 
 // strike acts on a fault that has just struck process p.
@@ -553,8 +560,9 @@ func (n *run) handle(ctx context.Context, ev event) (over bool, err error) {
 func (n *run) watch(ctx context.Context) (over bool, err error) {
 	now := time.Now()
 	n.mu.Lock()
-	silent := now.Sub(n.lastStep)
+	lastStep := n.lastStep
 	n.mu.Unlock()
+	silent := now.Sub(lastStep)
 	for _, p := range n.procs {
 		// Looking costs more than most runs: look only when the wires are silent,
 		// and otherwise now and then.
@@ -596,12 +604,7 @@ func (n *run) watch(ctx context.Context) (over bool, err error) {
 	if n.held() {
 		return false, nil
 	}
-	idle := silent
-	for _, p := range n.procs {
-		if p.running() {
-			idle = min(idle, now.Sub(n.busyAt[p.N]))
-		}
-	}
+	idle := n.idle(now, lastStep)
 	still := now.Sub(n.progressAt)
 	switch {
 	case min(idle, still) > hungAfter*n.slack:

@@ -364,7 +364,6 @@ func (s *relaying) Done(ctx context.Context) (bool, error) {
 			}
 		}
 		if s.variant == absent && s.stopping() {
-			s.deaf = time.Since(s.asked) > deafAfter
 			return s.deaf, nil
 		}
 		err := s.wave(ctx)
@@ -383,7 +382,6 @@ func (s *relaying) route(settled int) error {
 			}
 		}
 		if s.stopping() {
-			s.deaf = time.Since(s.asked) > deafAfter
 			return nil
 		}
 	}
@@ -412,10 +410,12 @@ func (s *relaying) askToStop(which func(*crash.Process) bool) error {
 	return nil
 }
 
-// stopping says whether a process that was asked to stop still runs.
+// stopping says whether a process that was asked to stop still runs, and notes
+// when it has for too long.
 func (s *relaying) stopping() bool {
 	for _, asked := range s.live {
 		if asked {
+			s.deaf = time.Since(s.asked) > deafAfter
 			return true
 		}
 	}
@@ -453,23 +453,26 @@ func (s *relaying) look(ctx context.Context) error {
 func (s *relaying) arrivals() []arrival {
 	var out []arrival
 	for _, d := range s.listener.Arrived() {
-		out = append(out, arrival{Delivery: d, event: s.byID[strings.ToLower(d.MessageId)]})
+		out = append(out, arrival{Delivery: d, event: s.eventOf(d)})
 	}
 	return out
 }
 
+// eventOf is the event that has a message's id, or nil.
+func (s *relaying) eventOf(d amqp.Delivery) *event { return s.byID[strings.ToLower(d.MessageId)] }
+
 // seen counts the events that have arrived, and the arrivals of the most
 // frequent one.
 func (s *relaying) seen() (events, most int) {
-	arrivals := s.arrivals()
+	arrived := s.listener.Arrived()
 	count := map[*event]int{}
-	for _, a := range arrivals {
-		if a.event != nil {
-			count[a.event]++
-			most = max(most, count[a.event])
+	for _, d := range arrived {
+		if e := s.eventOf(d); e != nil {
+			count[e]++
+			most = max(most, count[e])
 		}
 	}
-	if len(arrivals) > floodAfter*(len(s.events)+1) {
+	if len(arrived) > floodAfter*(len(s.events)+1) {
 		most = floodAfter + 1
 	}
 	return len(count), most

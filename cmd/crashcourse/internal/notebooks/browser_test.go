@@ -373,11 +373,7 @@ func (b *tab) runCell() {
 	b.run("run the cell", chromedp.KeyEvent(kb.Enter, chromedp.KeyModifiers(shift)))
 	// JupyterLab drops a cell that is run while it still makes friends with a new
 	// kernel. A person looks, and runs it once more.
-	for again := time.Now().Add(dropped); !b.is(`window.hasRun()`); time.Sleep(20 * time.Millisecond) {
-		if b.is(`window.runs()`) {
-			b.until("the cell has run", `window.hasRun()`)
-			return
-		}
+	for deadline, again := time.Now().Add(patience), time.Now().Add(dropped); !b.is(`window.runs()`) && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(again) {
 			again = time.Now().Add(dropped)
 			b.t.Log("JupyterLab has dropped the cell: it is run once more")
@@ -385,6 +381,7 @@ func (b *tab) runCell() {
 			b.run("run the cell", chromedp.KeyEvent(kb.Enter, chromedp.KeyModifiers(shift)))
 		}
 	}
+	b.until("the cell has run", `window.hasRun()`)
 }
 
 // dropped is how long a cell may neither run nor wait until it counts as dropped.
