@@ -40,6 +40,7 @@ type Arena struct {
 	uid            uint32 // the user that processes under test run as; 0: the judge's
 	scratch        string
 	nursery        *nursery
+	addrs          []string // where the process of each slot may listen
 	lock           *pgx.Conn
 }
 

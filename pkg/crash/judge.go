@@ -179,8 +179,17 @@ func (j *judging) openArenas(ctx context.Context, servers state.Servers, n int, 
 					return err
 				}
 				mu.Lock()
+				defer mu.Unlock()
 				j.arenas = append(j.arenas, a)
-				mu.Unlock()
+				for range j.spec.processes() {
+					addr, err := freeAddr(func(addr string) bool {
+						return slices.ContainsFunc(j.arenas, func(a *Arena) bool { return slices.Contains(a.addrs, addr) })
+					})
+					if err != nil {
+						return err
+					}
+					a.addrs = append(a.addrs, addr)
+				}
 				return nil
 			}
 		})

@@ -18,7 +18,9 @@ import (
 	"crashcourse/pkg/wire"
 )
 
-// Program is the program under test.
+// Program is the program under test. In Args and Env, {{addr}} stands for a free
+// address on which the process may listen, such as 127.0.0.1:23456, and {{port}}
+// for its port alone: see [Process.Addr].
 type Program struct {
 	Path string   `json:"path"`
 	Args []string `json:"args,omitempty"`
@@ -59,6 +61,7 @@ type Process struct {
 
 	arena   *Arena
 	lane    *wire.Lane
+	addr    string
 	cmd     *exec.Cmd
 	control net.Conn
 	dir     string
@@ -83,6 +86,10 @@ func (p *Process) Send(c Call) error {
 	_, _ = p.control.Write(append(b, '\n'))
 	return nil
 }
+
+// Addr is what {{addr}} stood for when the process was started. The process that
+// replaces it gets the same, so that clients may simply ask again.
+func (p *Process) Addr() string { return p.addr }
 
 // Output returns the end of what the process printed.
 func (p *Process) Output() string { return p.output.String() }
@@ -135,7 +142,8 @@ func (a *Arena) start(program Program, lane *wire.Lane, slot int, limits Limits,
 	}
 	defer theirs.Close()
 
-	p := &Process{N: lane.Process(), Slot: slot, arena: a, lane: lane, control: ours, dir: dir,
+	program = program.at(a.addrs[slot])
+	p := &Process{N: lane.Process(), Slot: slot, arena: a, lane: lane, addr: a.addrs[slot], control: ours, dir: dir,
 		output: newTail(limits.Output), ended: make(chan struct{})}
 	cmd := exec.Command(program.Path, program.Args...)
 	cmd.Dir = dir
