@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -91,7 +92,7 @@ func openArena(ctx context.Context, servers state.Servers, spec *Spec, slot int,
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(spec.Schema + "\x00" + spec.Grants + "\x00" + strings.Join(spec.Queues, " ")))
+	sum := sha256.Sum256([]byte(spec.Schema + "\x00" + spec.Grants + "\x00" + strings.Join(slices.Concat(spec.Queues, spec.Exchanges), " ")))
 	want := card{Schema: hex.EncodeToString(sum[:])}
 	var have card
 	if b, err := os.ReadFile(file); err == nil {
@@ -177,8 +178,8 @@ func (a *Arena) make(ctx context.Context, servers state.Servers, spec *Spec, c c
 		return c, err
 	}
 	own := `events|answer\..*`
-	for _, q := range spec.Queues {
-		own += "|" + regexp.QuoteMeta(q)
+	for _, name := range slices.Concat(spec.Queues, spec.Exchanges) {
+		own += "|" + regexp.QuoteMeta(name)
 	}
 	c.AMQPPassword, err = mq.EnsureUser(ctx, a.Role, a.Name, broker.Permissions{
 		Configure: `^(` + own + `)$`,

@@ -26,6 +26,10 @@ type Spec struct {
 	// consume, beside those that it names answer.…
 	Queues []string
 
+	// Exchanges are exchanges that the answer may declare and publish to, beside
+	// events.
+	Exchanges []string
+
 	// Rests says that the work counts as done only once the processes have come
 	// to rest: until then they may do something a second time.
 	Rests bool
@@ -79,7 +83,9 @@ type Scenario interface {
 	// still for too long is hung.
 	Progress() int
 	// State says what outlives the process, in a form that is the same for two
-	// runs with different data: events and orders by number, not by id.
+	// runs with different data: events and orders by number, not by id. A crash
+	// that leaves a state which was recovered from before is not recovered from
+	// again. "" is never the same.
 	State(ctx context.Context) (string, error)
 	// Check looks for broken invariants, the most telling first. The run had the
 	// given number of faults. A run without faults is checked once more after
@@ -100,6 +106,15 @@ type Scenario interface {
 
 // Quiet answers those calls of a [Scenario] that many have no use for. Embed it.
 type Quiet struct{}
+
+// Started does nothing.
+func (Quiet) Started(context.Context, *Process) error { return nil }
+
+// State says nothing, so that no crash counts as one that has been seen before.
+func (Quiet) State(context.Context) (string, error) { return "", nil }
+
+// Tables shows nothing.
+func (Quiet) Tables(context.Context) ([]Table, error) { return nil, nil }
 
 // Replied ignores what the process says.
 func (Quiet) Replied(context.Context, *Process, Reply) error { return nil }
