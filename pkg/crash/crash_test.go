@@ -104,6 +104,7 @@ func move(ctx context.Context, one func(*pgx.Conn, int) error) error {
 
 // moving is the scenario: three rows to move.
 type moving struct {
+	crash.Quiet
 	arena *crash.Arena
 	first int
 	done  map[int]int
@@ -132,14 +133,7 @@ func (m *moving) Reset(ctx context.Context) error {
 	return err
 }
 
-func (m *moving) Started(context.Context, *crash.Process) error              { return nil }
-func (m *moving) Replied(context.Context, *crash.Process, crash.Reply) error { return nil }
-func (m *moving) Ended(context.Context, *crash.Process) error                { return nil }
-func (m *moving) Settle(context.Context) error                               { return nil }
-func (m *moving) Delayed(context.Context) error                              { return nil }
-func (m *moving) Close()                                                     {}
-func (m *moving) Progress() int                                              { return 3 - m.todo }
-func (m *moving) Tables(context.Context) ([]crash.Table, error)              { return nil, nil }
+func (m *moving) Progress() int { return 3 - m.todo }
 
 func (m *moving) Done(ctx context.Context) (bool, error) {
 	err := m.arena.DB.QueryRow(ctx, "SELECT count(*) FROM public.todo").Scan(&m.todo)
@@ -233,7 +227,7 @@ func TestWrongProgramFailsEveryModeAndTheScheduleReplays(t *testing.T) {
 		if v.Verdict != crash.Fail || v.Failure == nil || v.Failure.Invariant != "moved-once" {
 			t.Fatalf("%s: %s %s %+v", mode, v.Verdict, v.Error, v.Failure)
 		}
-		schedule, err := crash.ParseSchedule(v.Failure.Fault + "@" + v.Failure.At)
+		schedule, err := crash.ParseSchedule(v.Failure.Schedule)
 		if err != nil {
 			t.Fatal(err)
 		}

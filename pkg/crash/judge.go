@@ -29,6 +29,7 @@ type Options struct {
 	Variant  string        // run only this variant, instead of a sweep
 	Until    string        // stop as soon as this invariant has been seen broken
 	Budget   time.Duration // no new run starts after this long; 80 s. Points that were left out are noted
+	Replay   string        // the command that Failure.Replay begins with, before --seed and --at; "" leaves that empty
 	Progress func(Progress)
 }
 

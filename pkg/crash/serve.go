@@ -83,6 +83,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, specs ...*Spec) err
 	}
 	v, err := Judge(ctx, r.Servers, spec, r.Program, Options{
 		Mode: r.Mode, Seed: r.Seed, Workers: r.Workers, Schedule: schedule, Variant: r.Variant, Until: r.Until,
+		Replay:   "crashcourse replay " + spec.ID,
 		Progress: func(p Progress) { send(Line{Progress: &p}) },
 	})
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 // tell turns a failing run into a story that teaches.
 func (j *judging) tell(b job, p PointResult, res result) *Failure {
 	f := &Failure{Invariant: p.Violation, At: p.At, Message: p.Message, Fault: p.Fault, Detail: p.Detail,
-		Trace: &res.trace, Scenes: res.scenes, Replay: j.replay(b)}
+		Schedule: b.schedule.String(), Trace: &res.trace, Scenes: res.scenes, Replay: j.replay(b)}
 	for _, i := range append([]Invariant{allWorkDone}, j.spec.Invariants...) {
 		if i.Name == p.Violation {
 			f.Expected, f.Hints = i.Expected, i.Hints
@@ -28,9 +28,12 @@ func (j *judging) tell(b job, p PointResult, res result) *Failure {
 	return f
 }
 
-// replay is the command that repeats a run.
+// replay is the command that repeats a run, or "".
 func (j *judging) replay(b job) string {
-	s := "crashcourse replay " + j.spec.ID + fmt.Sprintf(" --seed %d", j.options.Seed)
+	if j.options.Replay == "" {
+		return ""
+	}
+	s := fmt.Sprintf("%s --seed %d", j.options.Replay, j.options.Seed)
 	if len(b.schedule) > 0 {
 		s += fmt.Sprintf(" --at %q", b.schedule.String())
 	}

@@ -68,12 +68,13 @@ type Failure struct {
 	At        string      `json:"at"`
 	Message   string      `json:"message"`
 	Fault     string      `json:"fault"`
+	Schedule  string      `json:"schedule"` // all its faults, as [ParseSchedule] reads them
 	Detail    string      `json:"detail"`
 	Story     []string    `json:"story"` // the schedule in words, a step a line
 	Tables    []Table     `json:"tables"`
 	Expected  string      `json:"expected"` // what a right program would have had
 	Hints     []string    `json:"hints"`    // the first is shown; the others on request
-	Replay    string      `json:"replay"`   // the command that replays this schedule
+	Replay    string      `json:"replay"`   // the command that replays this schedule, if there is one
 	Trace     *wire.Trace `json:"trace,omitempty"`
 	Scenes    []Scene     `json:"scenes,omitempty"` // the tables and queues, message by message
 }
