@@ -23,6 +23,37 @@
 //
 // [Judge] does the rest and returns a [Verdict]. See the example.
 //
+// # Crash your own service
+//
+// Run `crashcourse up -- go test -v -run ExampleJudge_service ./pkg/crash`, and
+// begin with a copy of what it runs: example_service_test.go crashes an HTTP
+// service, the program in example/shop, while a client places orders.
+//
+// The scenario plays whoever uses the service. {{addr}} in the [Program]'s
+// arguments or environment becomes an address to listen on, and [Process.Addr]
+// says which. It stays the same when the service is started again, so a client
+// only has to ask again, as real ones do:
+//
+//	program := crash.Program{Path: "./shop", Args: []string{"-addr", "{{addr}}"}}
+//	verdict, err := crash.Judge(ctx, servers, spec, program, crash.Options{})
+//
+// What the first hour shows:
+//
+//   - Have a run without faults do each kind of thing the service does a few
+//     times, and no more: each message is a point.
+//   - Put the tables into Schema. What the service makes itself, by migrations, is
+//     dropped before each run, and each of its statements is a point.
+//   - List the service's Exchanges and Queues: to declare others is refused.
+//   - The sessions of [Arena.DB] find public.orders, but not orders: a table that
+//     the program makes must not be taken for the real one.
+//   - Done is asked while the service works. Look first at what has to come first,
+//     such as the client's answer, and then at what follows from it.
+//   - Requests to the service are not messages of its conversation with the
+//     servers: nothing strikes at them, and the trace does not show them.
+//   - To repeat one failing run, give [Options] the verdict's seed and, read by
+//     [ParseSchedule], its Failure.Schedule. What the service printed is in Output.
+//   - view.Text prints a verdict, view.Document makes a page of it.
+//
 // # How it finds the points
 //
 // A [wire.Point] says where a message passed: which process, which of its
