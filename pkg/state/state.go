@@ -29,7 +29,8 @@ const (
 var ErrNoServers = errors.New("no servers: start them with `crashcourse up`, or set DATABASE_URL, AMQP_URL and AMQP_MANAGEMENT_URL")
 
 // Root returns the repository's root: $CRASHCOURSE_ROOT, or the nearest folder
-// at or above the working directory whose go.mod declares module crashcourse.
+// at or above the working directory whose go.mod declares module crashcourse, or
+// the one above the running program: `crashcourse step` is used anywhere.
 func Root() (string, error) {
 	if r := os.Getenv(RootEnv); r != "" {
 		return filepath.Abs(r)
@@ -38,14 +39,27 @@ func Root() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("state: find the repository: %w", err)
 	}
+	if root, ok := rootAbove(dir); ok {
+		return root, nil
+	}
+	if program, err := os.Executable(); err == nil {
+		if root, ok := rootAbove(filepath.Dir(program)); ok {
+			return root, nil
+		}
+	}
+	return "", fmt.Errorf("state: no crashcourse repository at or above the working directory; set %s to its root", RootEnv)
+}
+
+// rootAbove looks for the repository at or above dir.
+func rootAbove(dir string) (root string, ok bool) {
 	for {
 		b, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 		if err == nil && strings.HasPrefix(string(b), "module crashcourse\n") {
-			return dir, nil
+			return dir, true
 		}
 		up := filepath.Dir(dir)
 		if up == dir {
-			return "", fmt.Errorf("state: no crashcourse repository at or above the working directory; set %s to its root", RootEnv)
+			return "", false
 		}
 		dir = up
 	}
