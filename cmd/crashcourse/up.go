@@ -25,7 +25,9 @@ func newUp() *cobra.Command {
 		Long: `Find PostgreSQL and RabbitMQ, or start them, in this order: the addresses in
 DATABASE_URL, AMQP_URL and AMQP_MANAGEMENT_URL; Docker, when an engine answers;
 private instances of the installed binaries on free ports (root on Debian or
-Ubuntu gets the packages installed first).
+Ubuntu gets the packages installed first). CRASHCOURSE_POSTGRES_BIN, the folder
+of postgres and initdb, and CRASHCOURSE_RABBITMQ_HOME, the folder of sbin and
+plugins, name other binaries than the newest installed; then Docker is not asked.
 
 Without a command the servers stay up until "crashcourse down". With one, it
 runs with the three variables in its environment; afterwards the servers that

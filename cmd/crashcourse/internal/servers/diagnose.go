@@ -60,7 +60,7 @@ func Diagnose(ctx context.Context, opt Options) Diagnosis {
 		return d
 	}
 	d.Why = []string{"DATABASE_URL and AMQP_URL are not set"}
-	docker, reason := dockerEngine(ctx)
+	docker, reason := dockerServes(ctx)
 	d.Why = append(d.Why, reason)
 	if docker {
 		d.Why = append(d.Why, "Docker would run docker/compose.yaml")
@@ -98,7 +98,7 @@ func (d *Diagnosis) installed(ctx context.Context) {
 	case errors.Is(err, errNoPostgres) && would:
 		d.Postgres.Found = "not installed; `crashcourse up` will install it"
 	case err != nil:
-		d.Postgres = Finding{Problem: err, Fix: "Debian, Ubuntu: apt install postgresql; macOS: brew install postgresql@17; or " + get}
+		d.Postgres = Finding{Problem: err, Fix: fix(PostgresBinEnv, "Debian, Ubuntu: apt install postgresql; macOS: brew install postgresql@17; or "+get)}
 	default:
 		d.Postgres.Found = fmt.Sprintf("%s installed in %s, not started", version, bin)
 	}
@@ -107,7 +107,7 @@ func (d *Diagnosis) installed(ctx context.Context) {
 	case errors.Is(err, errNoRabbit) && would:
 		d.RabbitMQ.Found = "not installed; `crashcourse up` will install it"
 	case err != nil:
-		d.RabbitMQ = Finding{Problem: err, Fix: "Debian, Ubuntu: apt install rabbitmq-server; macOS: brew install rabbitmq; or " + get}
+		d.RabbitMQ = Finding{Problem: err, Fix: fix(RabbitHomeEnv, "Debian, Ubuntu: apt install rabbitmq-server; macOS: brew install rabbitmq; or "+get)}
 	default:
 		d.RabbitMQ.Found = fmt.Sprintf("%s installed in %s, not started", version, server)
 		if _, err := exec.LookPath("erl"); err != nil {

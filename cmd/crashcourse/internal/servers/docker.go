@@ -44,6 +44,15 @@ func dockerEngine(ctx context.Context) (bool, string) {
 	return true, "a Docker engine answers"
 }
 
+// dockerServes is [dockerEngine], unless the user has named programs: Docker's
+// servers would be others.
+func dockerServes(ctx context.Context) (bool, string) {
+	if why, ok := chosen(); ok {
+		return false, why
+	}
+	return dockerEngine(ctx)
+}
+
 func composeCommand(ctx context.Context) ([]string, error) {
 	if exec.CommandContext(ctx, "docker", "compose", "version").Run() == nil {
 		return []string{"docker", "compose"}, nil

@@ -49,6 +49,9 @@ func newPostgres(ctx context.Context, opt Options) (*postgres, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.reachable("PostgreSQL", bin); err != nil {
+		return nil, err
+	}
 	return &postgres{daemon: daemon{account: a}, bin: bin, version: version}, nil
 }
 
@@ -269,9 +272,11 @@ func (p *postgres) stopDaemon(ctx context.Context) error {
 	return err
 }
 
-// findPostgres returns the folder of the newest installed PostgreSQL.
-func findPostgres(ctx context.Context) (bin, version string, err error) {
-	var dirs []string
+// postgresFolders returns where PostgreSQL's programs may be.
+func postgresFolders() (dirs []string) {
+	if dir := chosenPostgres(); dir != "" {
+		return []string{dir}
+	}
 	for _, pattern := range []string{
 		"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin",
 		"/opt/homebrew/opt/postgresql@*/bin", "/usr/local/opt/postgresql@*/bin",
@@ -286,8 +291,14 @@ func findPostgres(ctx context.Context) (bin, version string, err error) {
 		}
 	}
 	slices.Sort(dirs)
+	return slices.Compact(dirs)
+}
+
+// findPostgres returns the folder of the newest installed PostgreSQL, or the
+// one that the user has chosen.
+func findPostgres(ctx context.Context) (bin, version string, err error) {
 	var best int
-	for _, dir := range slices.Compact(dirs) {
+	for _, dir := range postgresFolders() {
 		if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil {
 			continue
 		}
@@ -308,6 +319,8 @@ func findPostgres(ctx context.Context) (bin, version string, err error) {
 	switch {
 	case ctx.Err() != nil:
 		return "", "", ctx.Err()
+	case best == 0 && chosenPostgres() != "":
+		return "", "", fmt.Errorf("servers: %s is %s, where there is no postgres that runs, with its initdb: correct it, or unset it", PostgresBinEnv, chosenPostgres())
 	case best == 0:
 		return "", "", fmt.Errorf("servers: %w", errNoPostgres)
 	case best < minPostgres:

@@ -67,6 +67,11 @@ func newRabbit(ctx context.Context, opt Options) (*rabbit, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, program := range []string{server, erl} {
+		if err := a.reachable("RabbitMQ", filepath.Dir(program)); err != nil {
+			return nil, err
+		}
+	}
 	return &rabbit{daemon: daemon{account: a}, server: server, version: version, erl: filepath.Dir(erl), mapper: mapper}, nil
 }
 
@@ -303,10 +308,12 @@ func (r *rabbit) stopDaemon(ctx context.Context) error {
 	return errors.Join(err, err2)
 }
 
-// findRabbit returns the server's own script (not Debian's wrapper, which
-// insists on the system's folders) and its version.
-func findRabbit() (server, version string, err error) {
-	var found []string
+// rabbitScripts returns where the server's own script may be (not Debian's
+// wrapper, which insists on the system's folders).
+func rabbitScripts() (found []string) {
+	if script := chosenRabbit(); script != "" {
+		return []string{script}
+	}
 	for _, pattern := range []string{
 		"/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server",
 		"/opt/rabbitmq/sbin/rabbitmq-server", "/opt/rabbitmq_server-*/sbin/rabbitmq-server",
@@ -318,7 +325,13 @@ func findRabbit() (server, version string, err error) {
 	if path, err := exec.LookPath("rabbitmq-server"); err == nil {
 		found = append(found, path)
 	}
-	for _, path := range found {
+	return found
+}
+
+// findRabbit returns the script of the newest installed RabbitMQ, or the one
+// that the user has chosen, and its version.
+func findRabbit() (server, version string, err error) {
+	for _, path := range rabbitScripts() {
 		real, err := filepath.EvalSymlinks(path)
 		if err != nil {
 			continue
@@ -329,6 +342,8 @@ func findRabbit() (server, version string, err error) {
 		}
 	}
 	switch {
+	case server == "" && chosenRabbit() != "":
+		return "", "", fmt.Errorf("servers: there is no RabbitMQ at %s, where %s says that it is: correct it, or unset it", chosenRabbit(), RabbitHomeEnv)
 	case server == "":
 		return "", "", fmt.Errorf("servers: %w", errNoRabbit)
 	case older(version, minRabbit):

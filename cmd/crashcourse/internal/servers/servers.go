@@ -6,7 +6,8 @@
 //  1. the addresses in DATABASE_URL, AMQP_URL and AMQP_MANAGEMENT_URL;
 //  2. servers that an earlier call started for this state folder and that
 //     still answer;
-//  3. Docker, when an engine answers: docker/compose.yaml;
+//  3. Docker, when an engine answers: docker/compose.yaml (but not where
+//     [PostgresBinEnv] or [RabbitHomeEnv] name programs);
 //  4. private instances of the installed binaries, which live in the state
 //     folder, listen on free loopback ports and never touch the system's own
 //     services. On Debian and Ubuntu, root has the packages installed first.
@@ -106,7 +107,7 @@ func upLocked(ctx context.Context, opt Options) (*Lease, error) {
 		}
 	}
 	var why []string
-	dockerAnswers, reason := dockerEngine(ctx)
+	dockerAnswers, reason := dockerServes(ctx)
 	why = append(why, "DATABASE_URL and AMQP_URL are not set", reason)
 	if dockerAnswers && rec.Kind != KindPrivate {
 		s, started, err := startDocker(ctx, opt, &rec)
