@@ -63,6 +63,7 @@ func (c *conn) serve() {
 		if !errors.Is(err, io.EOF) && !c.closing() {
 			p.log.Warn("wire: connection not understood", "process", c.lane.process, "protocol", string(c.proto), "error", err)
 		}
+		c.decline(err)
 		return
 	}
 	if c.lane.Frozen() {
@@ -126,10 +127,7 @@ func (c *conn) start(server net.Conn, greeting []byte) bool {
 func (c *conn) greet(buf []byte) (_ []byte, cancel bool, err error) {
 	for {
 		if c.proto == AMQP && len(buf) >= 8 {
-			if string(buf[:4]) != "AMQP" {
-				return buf, false, fmt.Errorf("the client does not speak AMQP 0-9-1 (it begins with %q): use an amqp:// address, without TLS", buf[:8])
-			}
-			return buf, false, nil
+			return buf, false, checkAMQPHeader(buf)
 		}
 		if c.proto == PG {
 			n, code, err := framePGStartup(buf)

@@ -73,6 +73,9 @@ func (d *pgDown) describe(kind byte, body []byte, m *Message) (hide bool) {
 			m.Name = strings.TrimSuffix(m.Name, " done") + " suspended"
 		}
 		return false
+	case 'V':
+		m.Name, m.Step, m.Effect = "FunctionCall done", true, Done
+		return false
 	case 'E', 'N':
 		fields := pgFields(body)
 		m.Name = clip(strings.TrimSpace(fields['S']+" "+fields['C']+" "+fields['M']), maxNameLen)
@@ -113,7 +116,7 @@ func (d *pgDown) describe(kind byte, body []byte, m *Message) (hide bool) {
 			s.copyBoth = true
 		}
 		if r, ok := s.pending(); ok && kind == 'G' {
-			s.copying = &r
+			s.copyIn(r)
 		}
 	case 'D':
 		m.Name = "row"
@@ -208,6 +211,9 @@ func replicationData(body []byte) (name, detail string) {
 		kinds := map[byte]string{
 			'B': "begin", 'C': "commit", 'I': "insert", 'U': "update", 'D': "delete", 'T': "truncate",
 			'R': "relation", 'Y': "type", 'O': "origin", 'M': "message",
+			// Of transactions in progress, and of those in two phases.
+			'S': "stream start", 'E': "stream stop", 'c': "stream commit", 'A': "stream abort", 'p': "stream prepare",
+			'b': "begin prepare", 'P': "prepare", 'K': "commit prepared", 'r': "rollback prepared",
 		}
 		if kind := kinds[body[25]]; kind != "" {
 			return "wal " + kind, detail

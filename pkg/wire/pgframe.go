@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
@@ -81,8 +82,8 @@ func framePGStartup(in []byte) (n int, code uint32, err error) {
 	size := binary.BigEndian.Uint32(in)
 	code = binary.BigEndian.Uint32(in[4:])
 	if size < 8 || size > maxStartup {
-		if in[0] == 0x16 {
-			return 0, 0, fmt.Errorf("the client speaks TLS at once: connect with sslmode=disable")
+		if beginsTLS(in) {
+			return 0, 0, declined{errors.New("the client speaks TLS at once (sslnegotiation=direct): connect with sslmode=disable"), tlsAlert}
 		}
 		return 0, 0, fmt.Errorf("PostgreSQL start-up packet says it is %d bytes long", size)
 	}

@@ -1,5 +1,7 @@
 package wire
 
+import "slices"
+
 // maxNamed bounds how many prepared statements, and portals, of one connection
 // are remembered. Later ones are proxied all the same, but without a name.
 const maxNamed = 16384
@@ -24,6 +26,7 @@ type pgSession struct {
 	failed    bool   // the last ReadyForQuery said that the block has failed
 	wrote     int    // writes of the implicit transaction that a Sync will commit
 	wroteName string // the last of them
+	copyNext  bool   // a COPY FROM STDIN was executed, and its data has not ended
 	copying   *pgRequest
 
 	downRest int64           // bytes still to come of a message to the client
@@ -60,6 +63,14 @@ func (s *pgSession) sent(r pgRequest) {
 		s.skipping = false
 	}
 	s.queue = append(s.queue, r)
+}
+
+// copyIn takes in that the server now reads the data of r, a COPY. It ignores
+// the Syncs that it finds there, such as the one that a client sends behind
+// every Execute.
+func (s *pgSession) copyIn(r pgRequest) {
+	s.copying = &r
+	s.queue = slices.DeleteFunc(s.queue, func(q pgRequest) bool { return q.kind == 'S' })
 }
 
 // drop removes the first n requests.
@@ -110,7 +121,7 @@ func (s *pgSession) finished() (r pgRequest, ok bool) {
 // erred matches an error with the request that it answers, and forgets what the
 // server skips because of it.
 func (s *pgSession) erred() (r pgRequest, ok bool) {
-	s.copying = nil
+	s.copying, s.copyNext = nil, false
 	if len(s.queue) == 0 {
 		return pgRequest{}, false // not an answer: the server is going away
 	}
@@ -121,7 +132,7 @@ func (s *pgSession) erred() (r pgRequest, ok bool) {
 			r, ok = q, true
 		}
 		if q.kind == 'S' || q.kind == 'Q' || q.kind == 'F' {
-			if q.kind == 'Q' && i == 0 {
+			if q.kind != 'S' && i == 0 {
 				r, ok = q, true
 			}
 			s.drop(i)
@@ -135,7 +146,7 @@ func (s *pgSession) erred() (r pgRequest, ok bool) {
 
 // ready takes in a ReadyForQuery.
 func (s *pgSession) ready(status byte) {
-	s.started = true
+	s.started, s.skipping = true, false
 	for i, r := range s.queue {
 		if r.kind == 'S' || r.kind == 'Q' || r.kind == 'F' {
 			s.drop(i + 1)
@@ -143,8 +154,8 @@ func (s *pgSession) ready(status byte) {
 		}
 	}
 	s.failed = status == 'E'
-	if len(s.queue) == 0 && !s.skipping {
-		s.inBlock = status != 'I'
+	if len(s.queue) == 0 {
+		s.inBlock, s.wrote = status != 'I', 0
 	}
 }
 

@@ -118,7 +118,7 @@ func (u *pgUp) describe(body []byte, m *Message) {
 		m.Name, m.Detail = u.sql.name, u.sql.text
 	case 'S':
 		m.Name = "sync"
-		if s.wrote > 0 && !s.inBlock && !s.skipping && s.copying == nil {
+		if s.wrote > 0 && !s.inBlock && !s.skipping && !s.copyNext {
 			u.effect, m.Step = Commit, true
 			m.Name = clip("sync commits "+s.wroteName, maxNameLen)
 			if s.wrote > 1 {
@@ -202,13 +202,19 @@ func (u *pgUp) passed() {
 		}
 		if !s.skipping {
 			s.inBlock = u.block
+			s.copyNext = u.sql != nil && u.sql.stmt(0).kind == sqlCopyIn
 		}
 		if u.effect == Commit || u.effect == Rollback {
 			s.wrote = 0
 		}
 		s.sent(req)
 	case 'S':
-		s.wrote = 0
+		if s.copying != nil {
+			return // the server ignores it
+		}
+		if !s.copyNext {
+			s.wrote = 0
+		}
 		s.sent(req)
 	case 'C':
 		if u.what == 'S' {
@@ -220,7 +226,7 @@ func (u *pgUp) passed() {
 	case 'D':
 		s.sent(req)
 	case 'c', 'f':
-		s.copying = nil
+		s.copying, s.copyNext = nil, false
 		if s.copyBoth {
 			s.copyBoth = false
 		}
