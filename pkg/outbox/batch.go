@@ -200,7 +200,7 @@ func (b *batch) publish(ctx context.Context, w *window) error {
 			if err := w.overdue(); err != nil {
 				return err
 			}
-			if w.link.blocked.Load() || time.Since(started) > b.r.o.Timeout {
+			if w.link.Blocked() || time.Since(started) > b.r.o.Timeout {
 				w.forget()
 			}
 		}

@@ -10,6 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
+
+	"crashcourse/pkg/internal/backoff"
+	"crashcourse/pkg/postgres"
 )
 
 // errSlotBusy tells that another relay reads from the slot.
@@ -34,7 +37,7 @@ func (r *Relay) capture(ctx context.Context) error {
 				r.log.Info("outbox: another relay reads the replication slot; standing by")
 			}
 			busy = true
-			sleep(ctx, standbyInterval)
+			backoff.Sleep(ctx, standbyInterval)
 		case fatal(err):
 			return err
 		default:
@@ -122,7 +125,7 @@ func (r *Relay) prepareSlot(ctx context.Context) (slot string, err error) {
 	}
 	if !published {
 		_, err := r.pool.Exec(short, "CREATE PUBLICATION "+pgx.Identifier{r.o.Publication}.Sanitize()+" FOR TABLE outbox WITH (publish = 'insert')")
-		if err != nil && sqlState(err) != "42710" && sqlState(err) != "23505" { // another relay was faster
+		if err != nil && postgres.SQLState(err) != "42710" && postgres.SQLState(err) != "23505" { // another relay was faster
 			return "", fmt.Errorf("outbox: create the publication %q (the role must own the table outbox and have CREATE on the database): %w", r.o.Publication, err)
 		}
 	}
@@ -146,7 +149,7 @@ func (r *Relay) createSlot(ctx context.Context, slot string) error {
 	g.Go(func() error {
 		defer close(made)
 		_, err := r.pool.Exec(ctx, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", slot)
-		switch sqlState(err) {
+		switch postgres.SQLState(err) {
 		case "42710": // another relay was faster
 			return nil
 		case "55000":
@@ -200,7 +203,7 @@ func (r *Relay) replicate(ctx context.Context, slot string) (*pgconn.PgConn, err
 		return conn.PgConn(), nil
 	}
 	closeSoon(ctx, conn.PgConn())
-	switch sqlState(err) {
+	switch postgres.SQLState(err) {
 	case "55006", "42704": // it is in use, or whoever was making it has given up
 		return nil, errSlotBusy
 	}
@@ -216,7 +219,7 @@ func (s *session) catchUp(ctx context.Context, careful bool) error {
 		pub.careful = careful
 		n, _, err := s.r.pass(ctx, &pub, 0)
 		if errors.Is(err, errBusy) {
-			sleep(ctx, standbyInterval) // a relay that polls: it will be done soon
+			backoff.Sleep(ctx, standbyInterval) // a relay that polls: it will be done soon
 			continue
 		}
 		if err != nil {
@@ -248,13 +251,4 @@ func closeSoon(ctx context.Context, conn *pgconn.PgConn) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = conn.Close(ctx)
-}
-
-// sqlState returns the SQLSTATE of err, or "".
-func sqlState(err error) string {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		return pg.Code
-	}
-	return ""
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"crashcourse/pkg/internal/backoff"
 )
 
 // Rows are read in the order of seq, which is roughly the order in which they
@@ -24,7 +26,7 @@ FROM chunk`
 
 // clean deletes what has been kept long enough, until ctx ends.
 func (r *Relay) clean(ctx context.Context) error {
-	for failures := 0; sleep(ctx, r.o.CleanInterval); {
+	for failures := 0; backoff.Sleep(ctx, r.o.CleanInterval); {
 		n, err := Clean(ctx, r.pool, r.o.Keep)
 		switch {
 		case ctx.Err() != nil:

@@ -10,16 +10,6 @@ import (
 	"crashcourse/pkg/servertest"
 )
 
-func TestBackoff(t *testing.T) {
-	for failures, want := range map[int]time.Duration{1: 100, 2: 200, 3: 400, 7: 5000, 1000: 5000} {
-		for range 100 {
-			if d := backoff(failures, 100, 5000); d < want/2 || d > want {
-				t.Errorf("after %d failures: %d, want %d or up to one half less", failures, d, want)
-			}
-		}
-	}
-}
-
 func TestProgress(t *testing.T) {
 	var p progress
 	is := func(want pglogrepl.LSN) {

@@ -72,7 +72,7 @@ func (r *Relay) partition(ctx context.Context, p int, wake <-chan struct{}) erro
 // pass publishes one batch. It returns how many events were settled, and whether
 // nobody was committing any when they were read.
 func (r *Relay) pass(ctx context.Context, pub *publisher, p int) (n int, quiet bool, err error) {
-	if r.link.blocked.Load() {
+	if r.link.Blocked() {
 		return 0, true, nil
 	}
 	w, err := pub.window(ctx, r)

@@ -6,12 +6,19 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
+
+	"crashcourse/pkg/internal/backoff"
+	"crashcourse/pkg/internal/lifecycle"
+	"crashcourse/pkg/internal/link"
 )
+
+// ErrConnClosed is wrapped by the error of [Relay.Run] when the connection that
+// it was lent, Options.Conn, is closed.
+var ErrConnClosed = errors.New("outbox: the connection to the broker is closed")
 
 // ErrStopTimeout is wrapped by the error of [Relay.Run] when it could not finish
 // its work within StopTimeout of its context's end. Nothing is lost: what was not
@@ -22,7 +29,7 @@ var ErrStopTimeout = errors.New("outbox: the relay did not stop in time")
 type Relay struct {
 	pool *pgxpool.Pool
 	o    Options
-	link *link
+	link *link.Link
 	log  *slog.Logger
 
 	running atomic.Bool
@@ -42,7 +49,7 @@ func NewRelay(pool *pgxpool.Pool, o Options) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Relay{pool: pool, o: o, link: newLink(o), log: o.Logger}, nil
+	return &Relay{pool: pool, o: o, link: link.New("outbox", o.Conn, o.Dial, ErrConnClosed), log: o.Logger}, nil
 }
 
 // Run publishes events until ctx ends. Then it stops reading, waits for the
@@ -60,36 +67,14 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer r.running.Store(false)
 	r.log.Info("outbox relay starts", "source", r.o.Source.String(), "exchange", r.o.Exchange)
 
-	hard, kill := context.WithCancel(context.WithoutCancel(ctx))
-	defer kill()
-	r.hard = hard
-	g, soft := errgroup.WithContext(ctx)
-	ended := make(chan error, 1)
-	r.start(soft, g)
-	go func() { ended <- g.Wait() }()
-	<-soft.Done()
-	err := r.await(ended, kill)
-	r.link.close()
+	err := lifecycle.Run(ctx, lifecycle.Stop{Timeout: r.o.StopTimeout, Late: ErrStopTimeout, Drop: r.link.Drop},
+		func(soft, hard context.Context, g *errgroup.Group) {
+			r.hard = hard
+			r.start(soft, g)
+		})
+	r.link.Close()
 	r.log.Info("outbox relay stopped", "source", r.o.Source.String(), "error", err)
 	return err
-}
-
-// await waits for the goroutines, and ends what does not end by itself.
-func (r *Relay) await(ended <-chan error, kill func()) error {
-	select {
-	case err := <-ended:
-		return err
-	case <-time.After(r.o.StopTimeout):
-	}
-	kill()
-	r.link.drop()
-	late := fmt.Errorf("%w: it took longer than %v", ErrStopTimeout, r.o.StopTimeout)
-	select {
-	case err := <-ended:
-		return errors.Join(late, err)
-	case <-time.After(time.Second):
-		return late // something hangs in a connection that was lent
-	}
 }
 
 // start starts the goroutines that do the work.
@@ -152,13 +137,13 @@ func (r *Relay) operation() (context.Context, context.CancelFunc) {
 
 // again tells of an error and waits before the next try.
 func (r *Relay) again(ctx context.Context, what string, err error, failures int) {
-	wait := backoff(failures, r.o.MinRetry, r.o.MaxRetry)
+	wait := backoff.Wait(failures, r.o.MinRetry, r.o.MaxRetry)
 	r.counts.failed.Add(1)
 	r.log.Warn("outbox: could not "+what+", trying again", "error", err, "failures", failures, "wait", wait)
 	if f := r.o.Hooks.Failed; f != nil {
 		f(err)
 	}
-	sleep(ctx, wait)
+	backoff.Sleep(ctx, wait)
 }
 
 // fatal tells that it is of no use to try again.
@@ -188,7 +173,7 @@ func (r *Relay) published(m *Message) {
 // aggregate is held.
 func (r *Relay) refuse(o outcome) Refusal {
 	refusal := Refusal{Reason: o.refusal, Returned: o.returned, Attempts: o.attempts + 1}
-	refusal.Wait = backoff(refusal.Attempts, r.o.MinRetry, r.o.MaxRetry)
+	refusal.Wait = backoff.Wait(refusal.Attempts, r.o.MinRetry, r.o.MaxRetry)
 	if n := r.counts.refused.Add(1); n == 1 || refusal.Attempts == 1 {
 		r.log.Warn("outbox: the broker refused an event; those of its aggregate are held",
 			"seq", o.Seq, "message_id", o.ID, "type", o.Type, "aggregate_id", o.AggregateID, "reason", o.refusal, "wait", refusal.Wait)

@@ -48,8 +48,8 @@ func (r *Relay) Stats(ctx context.Context) (Stats, error) {
 		Published: r.counts.published.Load(),
 		Refused:   r.counts.refused.Load(),
 		Failed:    r.counts.failed.Load(),
-		Dialled:   uint64(r.link.dialled.Load()),
-		Blocked:   r.link.blocked.Load(),
+		Dialled:   r.link.Dialled(),
+		Blocked:   r.link.Blocked(),
 	}
 	var lag float64
 	err := r.pool.QueryRow(ctx, `

@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
+
+	"crashcourse/pkg/internal/backoff"
 )
 
 // holds are the aggregates that a session of CDC holds: it leaves their events
@@ -91,9 +93,9 @@ func (h *holds) some(n int) []string {
 func (s *session) sweep(ctx context.Context) error {
 	var pub publisher
 	defer pub.close()
-	for sleep(ctx, s.r.o.MinRetry) {
+	for backoff.Sleep(ctx, s.r.o.MinRetry) {
 		aggregates := s.holds.some(1000)
-		if len(aggregates) == 0 || s.r.link.blocked.Load() {
+		if len(aggregates) == 0 || s.r.link.Blocked() {
 			continue
 		}
 		if err := s.sweepOnce(ctx, &pub, aggregates); err != nil && !errors.Is(err, errBusy) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"crashcourse/pkg/internal/link"
 )
 
 // window publishes messages over one channel, so that at most size of them are
@@ -14,7 +16,7 @@ import (
 // aggregate: no event is on its way while an earlier one of its aggregate may
 // yet be refused. It belongs to one goroutine.
 type window struct {
-	link     *link
+	link     *link.Link
 	ch       *amqp.Channel
 	exchange string
 	prepare  func(Message, *amqp.Publishing)
@@ -53,9 +55,13 @@ type outcome struct {
 
 // openWindow opens a channel for a window.
 func (r *Relay) openWindow(ctx context.Context) (*window, error) {
-	ch, err := r.link.channel(ctx)
+	ch, err := r.link.Channel(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if err := ch.Confirm(false); err != nil {
+		_ = ch.Close()
+		return nil, fmt.Errorf("outbox: switch the channel to confirms: %w", err)
 	}
 	// The library waits for whoever it has to tell. These channels have room for
 	// all that can come.
@@ -104,7 +110,7 @@ func (w *window) forget() {
 
 // pump publishes what is ready, as far as there is room.
 func (w *window) pump() error {
-	for len(w.ready) > 0 && !w.full() && !w.link.blocked.Load() {
+	for len(w.ready) > 0 && !w.full() && !w.link.Blocked() {
 		m := w.ready[0]
 		w.ready = w.ready[1:]
 		if len(w.inflight) == 0 {
@@ -172,10 +178,10 @@ func (w *window) overdue() error {
 	if len(w.inflight) == 0 || time.Since(w.last) <= w.timeout {
 		return nil
 	}
-	if w.link.blocked.Load() {
+	if w.link.Blocked() {
 		return fmt.Errorf("outbox: the broker takes no messages: %d are unconfirmed for %v", len(w.inflight), w.timeout)
 	}
-	w.link.drop()
+	w.link.Drop()
 	return fmt.Errorf("outbox: the broker has not confirmed any of %d messages for %v: the connection counts as lost", len(w.inflight), w.timeout)
 }
 

@@ -45,7 +45,7 @@ func CreateDatabase(ctx context.Context, admin *pgxpool.Pool, name string, o Dat
 		create += " OWNER " + quote(o.Owner)
 	}
 	_, err := admin.Exec(ctx, create)
-	if code(err) == "42P04" {
+	if SQLState(err) == "42P04" {
 		return fmt.Errorf("%w: %q; drop it, or say Replace: %w", ErrExists, name, err)
 	}
 	if err != nil {
@@ -69,7 +69,7 @@ func DropDatabase(ctx context.Context, admin *pgxpool.Pool, name string) error {
 		if err == nil {
 			return nil
 		}
-		if code(err) != "55006" { // object_in_use
+		if SQLState(err) != "55006" { // object_in_use
 			return fmt.Errorf("postgres: drop database %q: %w", name, err)
 		}
 		if _, err := admin.Exec(ctx, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = $1 AND active", name); err != nil {
@@ -111,7 +111,7 @@ func CreateRole(ctx context.Context, admin *pgxpool.Pool, name string, o RoleOpt
 	with = append(with, "CONNECTION LIMIT "+limit)
 	rights := quote(name) + " WITH " + strings.Join(with, " ")
 	_, err = admin.Exec(ctx, "CREATE ROLE "+rights)
-	if c := code(err); c == "42710" || c == "23505" { // it exists, or is being made right now
+	if c := SQLState(err); c == "42710" || c == "23505" { // it exists, or is being made right now
 		_, err = admin.Exec(ctx, "ALTER ROLE "+rights)
 	}
 	if err != nil {
@@ -146,8 +146,8 @@ func joinRole(ctx context.Context, admin *pgxpool.Pool, role string) error {
 
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// code returns the SQLSTATE of err, or "".
-func code(err error) string {
+// SQLState returns the SQLSTATE of err, or "" if it is no error of the server.
+func SQLState(err error) string {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		return pg.Code

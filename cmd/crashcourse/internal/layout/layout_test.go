@@ -24,6 +24,9 @@ var layers = [][]string{
 // base is what a pattern's package may import of ours.
 var base = []string{"pkg/postgres", "pkg/broker"}
 
+// shared is below what the patterns have in common, and only they.
+const shared = "pkg/internal/"
+
 func layer(path string) int {
 	return slices.IndexFunc(layers, func(l []string) bool { return slices.Contains(l, path) })
 }
@@ -45,8 +48,10 @@ func allowed(from, to string) bool {
 		return to == "exercises/"+pattern || strings.HasPrefix(to, "solutions/"+pattern+"/reference/") || to == "pkg/"+pattern || to == "pkg/exercise" || slices.Contains(base, to)
 	case strings.HasPrefix(from, "pkg/crash/example/"): // a service: it uses patterns, and knows nothing of who crashes it
 		return to == "pkg/outbox" || slices.Contains(base, to)
+	case strings.HasPrefix(from, shared):
+		return slices.Contains(base, to) || strings.HasPrefix(to, shared)
 	case layer(from) < 0: // a pattern
-		return slices.Contains(base, to) || strings.HasPrefix(to, from+"/")
+		return slices.Contains(base, to) || strings.HasPrefix(to, shared) || strings.HasPrefix(to, from+"/")
 	}
 	return layer(to) >= 0 && layer(to) < layer(from)
 }
@@ -88,6 +93,9 @@ func TestAllowed(t *testing.T) {
 	}{
 		{"pkg/outbox", "pkg/broker", true},
 		{"pkg/outbox", "pkg/crash", false},
+		{"pkg/outbox", "pkg/internal/link", true},
+		{"pkg/internal/link", "pkg/outbox", false},
+		{"pkg/crash", "pkg/internal/link", false},
 		{"pkg/crash", "pkg/view", false},
 		{"pkg/crash/example/shop", "pkg/outbox", true},
 		{"pkg/crash/example/shop", "pkg/crash", false},

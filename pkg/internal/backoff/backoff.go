@@ -1,0 +1,30 @@
+// Package backoff says how long to wait before something is tried again.
+package backoff
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// Wait returns how long to wait after so many failures in a row: low, doubled
+// with each, at most high, less a random part of up to one half.
+func Wait(failures int, low, high time.Duration) time.Duration {
+	d := high
+	if shift := failures - 1; shift < 30 && low<<shift < high {
+		d = low << shift
+	}
+	return d - rand.N(d/2+1)
+}
+
+// Sleep waits for d, or until ctx ends, and reports whether it waited for d.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
