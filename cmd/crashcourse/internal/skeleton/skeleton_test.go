@@ -27,8 +27,37 @@ func checkout(t *testing.T) string {
 	return to
 }
 
-// What `crashcourse new` makes is right as it is: it compiles, and its judge
-// judges its answers as they should be.
+// borrow lends a state folder what takes minutes to install: JupyterLab and the
+// kernel. The command is built anew in it.
+func borrow(t *testing.T, from, to string) {
+	t.Helper()
+	for _, name := range []string{"venv", "stamps", "arenas"} {
+		if err := os.MkdirAll(filepath.Join(from, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(to, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	tools, err := filepath.Glob(filepath.Join(from, "bin", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tool := range tools {
+		if filepath.Base(tool) == "crashcourse" {
+			continue
+		}
+		if err := os.Symlink(tool, filepath.Join(to, "bin", filepath.Base(tool))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What `crashcourse new` makes is right as it is: it compiles, its judge judges
+// its answers as they should be, and its notebook runs with starters and answers.
 func TestWhole(t *testing.T) {
 	servers, err := state.LoadServers()
 	if err != nil {
@@ -57,6 +86,7 @@ func TestWhole(t *testing.T) {
 	if err := state.SaveServers(dir, servers); err != nil {
 		t.Fatal(err)
 	}
+	borrow(t, mine, dir)
 	run := func(name string, args ...string) {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), name, args...)
@@ -69,6 +99,7 @@ func TestWhole(t *testing.T) {
 	run("go", "vet", "./pkg/toy", "./exercises/toy", "./solutions/toy/...")
 	run("go", "test", "-count=1", "./pkg/toy")
 	run(command, "verify", "toy")
+	run("go", "test", "-count=1", "-run", "^Test(Starters|Answers)$/_toy", "./cmd/crashcourse/internal/notebooks")
 	var unformatted strings.Builder
 	cmd := exec.CommandContext(t.Context(), "gofmt", "-l", "pkg/toy", "exercises/toy", "solutions/toy")
 	cmd.Dir, cmd.Stdout = root, &unformatted
