@@ -21,6 +21,7 @@ import (
 	"crashcourse/pkg/broker"
 	"crashcourse/pkg/postgres"
 	"crashcourse/pkg/state"
+	"crashcourse/pkg/wire"
 )
 
 // Arena is the place of one run after another: a database and a virtual host of
@@ -43,6 +44,7 @@ type Arena struct {
 	nursery        *nursery
 	addrs          []string // where the process of each slot may listen
 	lock           *pgx.Conn
+	proxy          *wire.Proxy // of the run under way
 }
 
 // card is what is remembered of an arena between judges.
@@ -57,6 +59,16 @@ type card struct {
 const writerName = "crashcourse writer"
 
 // errArenaTaken means that another judge uses the arena.
+// Since returns the messages of the run under way that passed after the one
+// numbered seq; 0 gives all. A scenario reads from them what no table says, such
+// as which deliveries a process has in hand.
+func (a *Arena) Since(seq int) []wire.Message {
+	if a.proxy == nil {
+		return nil
+	}
+	return a.proxy.Since(seq)
+}
+
 var errArenaTaken = errors.New("crash: the arena is taken")
 
 // openArena opens arena number slot for the exercises of one pattern. It returns

@@ -138,6 +138,7 @@ func (r *runner) do(ctx context.Context, o order) (result, error) {
 		return result{}, err
 	}
 	defer n.scenario.Close()
+	r.arena.proxy = nil
 	if err := n.arena.Clean(ctx); err != nil {
 		return result{}, err
 	}
@@ -152,6 +153,7 @@ func (r *runner) do(ctx context.Context, o order) (result, error) {
 		return result{}, err
 	}
 	defer n.proxy.Close()
+	r.arena.proxy = n.proxy
 	defer n.endAll(context.WithoutCancel(ctx))
 
 	if n.film {

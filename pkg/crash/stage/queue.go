@@ -14,9 +14,9 @@ type Queue struct {
 	name    string
 }
 
-// NewQueue makes the queue, or empties it if it is there. The spec has to list it
-// in Queues.
-func NewQueue(conn *amqp.Connection, name string) (_ *Queue, err error) {
+// NewQueue makes the queue, with these arguments of the broker's, or empties it if
+// it is there. The spec has to list it in Queues.
+func NewQueue(conn *amqp.Connection, name string, args amqp.Table) (_ *Queue, err error) {
 	q := &Queue{name: name}
 	defer func() {
 		if err != nil && q.channel != nil {
@@ -34,7 +34,7 @@ func NewQueue(conn *amqp.Connection, name string) (_ *Queue, err error) {
 				return nil, fmt.Errorf("stage: remove queue %s: %w", name, err)
 			}
 		}
-		if _, err = q.channel.QueueDeclare(name, true, false, false, false, nil); err == nil {
+		if _, err = q.channel.QueueDeclare(name, true, false, false, false, args); err == nil {
 			_, err = q.channel.QueuePurge(name, false)
 		}
 		if err == nil {
@@ -66,6 +66,26 @@ func (q *Queue) Send(ctx context.Context, messages ...amqp.Publishing) error {
 		if ok, err := c.WaitContext(ctx); err != nil || !ok {
 			return fmt.Errorf("stage: fill queue %s: %w", q.name, errors.Join(err, errors.New("the broker has not confirmed a message")))
 		}
+	}
+	return nil
+}
+
+// Touch takes the first n messages and puts them back, where they were: whoever
+// gets them finds them marked as redelivered.
+func (q *Queue) Touch(n int) error {
+	var last amqp.Delivery
+	for range n {
+		d, ok, err := q.channel.Get(q.name, false)
+		if err != nil || !ok {
+			return fmt.Errorf("stage: take a message of queue %s: %w", q.name, errors.Join(err, errors.New("it may be empty")))
+		}
+		last = d
+	}
+	if n == 0 {
+		return nil
+	}
+	if err := last.Nack(true, true); err != nil {
+		return fmt.Errorf("stage: put messages back into queue %s: %w", q.name, err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package stage_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -103,7 +104,7 @@ func TestQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // the second finds what the first has left
-		q, err := stage.NewQueue(conn, "work")
+		q, err := stage.NewQueue(conn, "work", amqp.Table{"x-max-priority": 3})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,6 +116,18 @@ func TestQueue(t *testing.T) {
 		}
 		if n, err := q.Ready(); n != 2 || err != nil {
 			t.Errorf("%d messages wait (%v), want 2", n, err)
+		}
+		if err := q.Touch(1); err != nil {
+			t.Fatal(err)
+		}
+		for i, redelivered := range []bool{true, false} {
+			d, ok, err := ch.Get("work", false)
+			if err != nil || !ok || d.MessageId != fmt.Sprint(i+1) || d.Redelivered != redelivered {
+				t.Errorf("message %d: %q, redelivered %v (%v)", i+1, d.MessageId, d.Redelivered, err)
+			}
+			if err := d.Nack(false, true); err != nil {
+				t.Fatal(err)
+			}
 		}
 		q.Close()
 	}

@@ -1,0 +1,108 @@
+package stage
+
+import "crashcourse/pkg/wire"
+
+// Hands follows on the wires which deliveries the processes have in hand: those
+// that the broker has handed out and that nobody has settled. The zero value has
+// seen nothing.
+type Hands struct {
+	seen    int
+	open    map[channel]map[uint64]string // message ids by delivery tag
+	settled map[string]Settled
+}
+
+// Settled counts how the deliveries of one message id were settled.
+type Settled struct{ Acked, Requeued, Discarded int }
+
+type channel struct {
+	process, conn int
+	number        uint16
+}
+
+// Source gives the messages that passed after the one numbered seq, as
+// [crash.Arena.Since] does.
+type Source func(seq int) []wire.Message
+
+// Look takes note of what has passed since it was last called.
+func (h *Hands) Look(since Source) {
+	if h.open == nil {
+		h.open, h.settled = map[channel]map[uint64]string{}, map[string]Settled{}
+	}
+	for _, m := range since(h.seen) {
+		h.seen = m.Seq
+		if m.Protocol == wire.AMQP {
+			h.follow(m)
+		}
+	}
+}
+
+func (h *Hands) follow(m wire.Message) {
+	c := channel{m.Process, m.Conn, m.Channel}
+	switch {
+	case m.Fault == string(wire.Cut) || m.Fault == string(wire.Shutdown) || m.Type == "connection.close":
+		for k := range h.open {
+			if k.process == m.Process && k.conn == m.Conn {
+				delete(h.open, k)
+			}
+		}
+	case m.Type == "channel.close" || m.Type == "basic.recover":
+		delete(h.open, c)
+	case m.Effect == wire.Deliver:
+		if h.open[c] == nil {
+			h.open[c] = map[uint64]string{}
+		}
+		h.open[c][m.DeliveryTag] = m.MessageID
+	case m.Effect == wire.Ack && (m.Fault == "" || m.Fault == string(wire.Delay)):
+		for tag, id := range h.open[c] {
+			if tag == m.DeliveryTag || m.Multiple && (tag < m.DeliveryTag || m.DeliveryTag == 0) {
+				h.settle(id, m)
+				delete(h.open[c], tag)
+			}
+		}
+	}
+}
+
+func (h *Hands) settle(id string, m wire.Message) {
+	s := h.settled[id]
+	switch {
+	case m.Type == "basic.ack":
+		s.Acked++
+	case m.Detail == "requeued":
+		s.Requeued++
+	default:
+		s.Discarded++
+	}
+	h.settled[id] = s
+}
+
+// Ended says that a process has ended: the broker takes back what it had.
+func (h *Hands) Ended(process int) {
+	for k := range h.open {
+		if k.process == process {
+			delete(h.open, k)
+		}
+	}
+}
+
+// Holds counts the deliveries in hand that have this message id.
+func (h *Hands) Holds(id string) (n int) {
+	for _, open := range h.open {
+		for _, have := range open {
+			if have == id {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// All counts the deliveries in hand.
+func (h *Hands) All() (n int) {
+	for _, open := range h.open {
+		n += len(open)
+	}
+	return n
+}
+
+// Of says how the deliveries that have this message id were settled.
+func (h *Hands) Of(id string) Settled { return h.settled[id] }

@@ -1,0 +1,244 @@
+package inbox
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"crashcourse/pkg/crash"
+	"crashcourse/pkg/crash/stage"
+)
+
+// findings are broken invariants, as far as the exercise has them.
+type findings []crash.Violation
+
+func (f *findings) add(i crash.Invariant, format string, args ...any) {
+	*f = append(*f, crash.Violation{Invariant: i.Name, Detail: fmt.Sprintf(format, args...)})
+}
+
+// Check counts the money, and looks for what became of each message.
+func (s *booking) Check(ctx context.Context, faults int) ([]crash.Violation, error) {
+	if err := s.look(ctx); err != nil {
+		return nil, err
+	}
+	known, err := s.remembered(ctx)
+	if err != nil {
+		return nil, err
+	}
+	balances, err := s.balances(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var f findings
+	s.checkMoney(&f, balances)
+	for _, p := range s.payments {
+		if p.late && !s.second {
+			continue
+		}
+		if p.poison != "" {
+			s.checkPoison(&f, p)
+		} else {
+			s.checkPayment(&f, p, known)
+		}
+	}
+	if s.inOrder {
+		s.checkOrder(&f)
+	}
+	if s.thrifty && faults == 0 && len(f) == 0 {
+		s.checkBatches(&f)
+	}
+	if s.left > 0 {
+		f.add(acknowledged, "when everything was dealt with and the consumer was asked to stop, %s went back to the queue", stage.Count(s.left, "message"))
+	}
+	if s.locker != nil {
+		f.add(othersGoOn, "while account A was locked by somebody else, payments of other accounts were not booked")
+		f[len(f)-1].Explains = true
+	}
+	return f, nil
+}
+
+func (s *booking) balances(ctx context.Context) (map[string]int64, error) {
+	rows, err := s.arena.DB.Query(ctx, "SELECT id, balance_cents FROM public.accounts")
+	if err != nil {
+		return nil, fmt.Errorf("read the accounts: %w", err)
+	}
+	out := map[string]int64{}
+	var id string
+	var cents int64
+	if _, err := pgx.ForEachRow(rows, []any{&id, &cents}, func() error { out[id] = cents; return nil }); err != nil {
+		return nil, fmt.Errorf("read the accounts: %w", err)
+	}
+	return out, nil
+}
+
+// checkMoney compares balances with the ledger, and the ledger with what was sent.
+func (s *booking) checkMoney(f *findings, balances map[string]int64) {
+	sums := map[string]int64{}
+	for _, r := range s.rows {
+		sums[r.account] += r.cents
+		i := slices.IndexFunc(s.payments, func(p *payment) bool { return s.accountOf(p) == r.account && p.cents == r.cents })
+		switch {
+		case i < 0:
+			f.add(effectOnce, "the ledger has a row of %d cents for account %s that no message speaks of", r.cents, s.name(r.account))
+		case s.payments[i].poison != "":
+			f.add(poisonParked, "message %d was booked, although it has %s: nobody could tell a second delivery of it from the first", s.payments[i].n, s.payments[i].poison)
+		}
+	}
+	for _, p := range s.payments {
+		group := s.alike(p)
+		if p.poison != "" || len(group) == 0 || group[0] != p {
+			continue
+		}
+		if n := s.times(p); n > len(group) {
+			f.add(effectOnce, "%s booked %s, instead of %s", numbers(group), stage.Count(n, "time"), stage.Count(len(group), "time"))
+		}
+	}
+	for i, a := range s.accounts {
+		if balances[a] != sums[a] {
+			f.add(effectOnce, "the balance of account %s is %d cents, and its ledger adds up to %d", stage.Letter(i), balances[a], sums[a])
+		}
+	}
+}
+
+// checkPayment looks for what became of a payment that is not booked.
+func (s *booking) checkPayment(f *findings, p *payment, known map[string]bool) {
+	switch o := s.hands.Of(p.id); {
+	case s.parked(p):
+		f.add(poisonParked, "payment %d can be booked, and is among the dead letters", p.n)
+	case s.dealt(p) || s.ready > 0 || s.hands.Holds(p.id) > 0:
+	case len(s.alike(p)) > 1 && s.times(p) > 0:
+		f.add(noLostMessage, "%s differ by their message IDs only, and only %s booked", numbers(s.alike(p)), stage.Count(s.times(p), "payment"))
+	case o.Acked > 0 && !known[p.id] && s.acks:
+		f.add(noWrongAck, "payment %d was acknowledged, and is not booked", p.n)
+	case o.Acked > 0:
+		f.add(noLostMessage, "payment %d counts as handled, and its money has not moved", p.n)
+	default:
+		f.add(noLostMessage, "payment %d is neither booked nor in the queue", p.n)
+	}
+}
+
+func (s *booking) checkPoison(f *findings, p *payment) {
+	if s.parked(p) || s.ready > 0 || s.hands.Holds(p.id) > 0 {
+		return
+	}
+	f.add(poisonParked, "message %d has %s, and is not among the dead letters", p.n, p.poison)
+}
+
+// checkOrder compares the ledger's order with the queue's, account by account.
+func (s *booking) checkOrder(f *findings) {
+	last := map[string]*payment{}
+	seen := map[*payment]bool{}
+	for _, r := range s.rows {
+		i := slices.IndexFunc(s.payments, func(p *payment) bool { return s.accountOf(p) == r.account && p.cents == r.cents })
+		if i < 0 || len(s.alike(s.payments[i])) != 1 || seen[s.payments[i]] {
+			continue
+		}
+		p := s.payments[i]
+		seen[p] = true
+		if before := last[r.account]; before != nil && before.n > p.n {
+			f.add(orderPerKey, "of account %s, payment %d was booked after payment %d", s.name(r.account), p.n, before.n)
+			return
+		}
+		last[r.account] = p
+	}
+}
+
+// fewer is how many payments a transaction has to book on average.
+const fewer = 5
+
+func (s *booking) checkBatches(f *findings) {
+	transactions := map[int64]bool{}
+	booked := 0
+	for _, r := range s.rows {
+		late := slices.ContainsFunc(s.payments, func(p *payment) bool {
+			return p.late && s.accountOf(p) == r.account && p.cents == r.cents
+		})
+		if !late {
+			transactions[r.tx] = true
+			booked++
+		}
+	}
+	if len(transactions) > booked/fewer {
+		f.add(inBatches, "%d payments were waiting, and were booked in %d transactions", booked, len(transactions))
+	}
+}
+
+// name is an account's letter.
+func (s *booking) name(account string) string {
+	if i := slices.Index(s.accounts, account); i >= 0 {
+		return stage.Letter(i)
+	}
+	return stage.Clip(account, 20)
+}
+
+// numbers names payments in a sentence's begin.
+func numbers(list []*payment) string {
+	if len(list) == 1 {
+		return fmt.Sprintf("payment %d is", list[0].n)
+	}
+	var out []string
+	for _, p := range list {
+		out = append(out, fmt.Sprint(p.n))
+	}
+	return "payments " + strings.Join(out, " and ") + " are"
+}
+
+// mostRows is how much of a table a report shows.
+const mostRows = 16
+
+func (s *booking) Tables(ctx context.Context) ([]crash.Table, error) {
+	if err := s.look(ctx); err != nil {
+		return nil, err
+	}
+	balances, err := s.balances(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known, err := s.remembered(ctx)
+	if err != nil {
+		return nil, err
+	}
+	accounts := crash.Table{Name: "accounts", Columns: []string{"account", "balance", "sent to it"}}
+	for i, a := range s.accounts {
+		sent := int64(0)
+		for _, p := range s.payments {
+			if p.poison == "" && p.account == i && (!p.late || s.second) {
+				sent += p.cents
+			}
+		}
+		accounts.Rows = append(accounts.Rows, []string{stage.Letter(i), fmt.Sprint(balances[a]), fmt.Sprint(sent)})
+		if balances[a] > sent {
+			accounts.Marks = append(accounts.Marks, i)
+		}
+	}
+	messages := crash.Table{Name: "messages", Columns: []string{"message", "account", "cents", "booked", "in inbox", "acked", "in dead letters"}}
+	for _, p := range s.payments {
+		if p.late && !s.second {
+			continue
+		}
+		wrong := p.poison == "" && s.times(p) != len(s.alike(p)) || p.poison == "" && s.parked(p)
+		if len(messages.Rows) >= mostRows && !wrong && p.poison == "" {
+			continue
+		}
+		what := s.name(s.accountOf(p))
+		if p.poison != "" {
+			what = p.poison
+		}
+		messages.Rows = append(messages.Rows, []string{fmt.Sprint(p.n), what, fmt.Sprint(p.cents), fmt.Sprint(s.times(p)), yes(known[p.id]), fmt.Sprint(s.hands.Of(p.id).Acked), yes(s.parked(p))})
+		if wrong {
+			messages.Marks = append(messages.Marks, len(messages.Rows)-1)
+		}
+	}
+	queue := crash.Table{Name: "queue " + queueName, Columns: []string{"messages that wait", "in hand"}, Rows: [][]string{{fmt.Sprint(s.ready), fmt.Sprint(s.hands.All())}}}
+	return []crash.Table{accounts, messages, queue}, nil
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
+}
