@@ -120,11 +120,20 @@ func (s *booking) checkPayment(f *findings, p *payment, known map[string]bool) {
 	}
 }
 
+// often is how many deliveries of a message no single fault explains.
+const often = 5
+
 func (s *booking) checkPoison(f *findings, p *payment) {
-	if s.parked(p) || s.ready > 0 || s.hands.Holds(p.id) > 0 {
+	if s.parked(p) {
 		return
 	}
-	f.add(poisonParked, "message %d has %s, and is not among the dead letters", p.n, p.poison)
+	switch n := s.hands.Of(p.id).Delivered; {
+	case n > often:
+		f.add(poisonParked, "message %d has %s; it was delivered %d times, and is still not among the dead letters", p.n, p.poison, n)
+		(*f)[len(*f)-1].Explains = true
+	case s.ready == 0 && s.hands.Holds(p.id) == 0:
+		f.add(poisonParked, "message %d has %s, and is not among the dead letters", p.n, p.poison)
+	}
 }
 
 // checkOrder compares the ledger's order with the queue's, account by account.

@@ -11,8 +11,8 @@ type Hands struct {
 	settled map[string]Settled
 }
 
-// Settled counts how the deliveries of one message id were settled.
-type Settled struct{ Acked, Requeued, Discarded int }
+// Settled counts the deliveries of one message id, and how they were settled.
+type Settled struct{ Delivered, Acked, Requeued, Discarded int }
 
 type channel struct {
 	process, conn int
@@ -52,6 +52,9 @@ func (h *Hands) follow(m wire.Message) {
 			h.open[c] = map[uint64]string{}
 		}
 		h.open[c][m.DeliveryTag] = m.MessageID
+		s := h.settled[m.MessageID]
+		s.Delivered++
+		h.settled[m.MessageID] = s
 	case m.Effect == wire.Ack && (m.Fault == "" || m.Fault == string(wire.Delay)):
 		for tag, id := range h.open[c] {
 			if tag == m.DeliveryTag || m.Multiple && (tag < m.DeliveryTag || m.DeliveryTag == 0) {
@@ -104,5 +107,5 @@ func (h *Hands) All() (n int) {
 	return n
 }
 
-// Of says how the deliveries that have this message id were settled.
+// Of counts the deliveries that have this message id.
 func (h *Hands) Of(id string) Settled { return h.settled[id] }

@@ -1,0 +1,97 @@
+// Mutant: the usual form: looks the message up, and inserts payment and message together; a message without ID is as good as any, and an error is logged.
+// Breaks: poison-parked
+// Shown by: none
+
+package textbook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sync/errgroup"
+)
+
+// workers is how many payments are under way at a time: as many as the pool has
+// connections.
+const workers = 4
+
+// Consume books each payment of the queue once.
+func Consume(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error {
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	defer ch.Close()
+	// No more than the workers can begin with: what waits here, waits in vain.
+	if err := ch.Qos(workers, 0, false); err != nil {
+		return err
+	}
+	payments, err := ch.Consume("payments", "", false, false, false, false, nil)
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	for range workers {
+		g.Go(func() error { return work(gctx, db, payments) })
+	}
+	if err := g.Wait(); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+func work(ctx context.Context, db *pgxpool.Pool, payments <-chan amqp.Delivery) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case d, open := <-payments:
+			if !open {
+				return errors.New("the channel has closed")
+			}
+			if err := book(ctx, db, d); err != nil {
+				slog.Error("booking failed", "error", err)
+				continue
+			}
+			if err := d.Ack(false); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// errNever tells that no further try will help.
+var errNever = errors.New("this message can never be booked")
+
+func book(ctx context.Context, db *pgxpool.Pool, d amqp.Delivery) error {
+	var p struct {
+		Account string
+		Cents   int64
+	}
+	if json.Unmarshal(d.Body, &p) != nil {
+		return errNever
+	}
+	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		var known bool
+		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM inbox WHERE consumer = 'payments' AND message_id = $1)`, d.MessageId).Scan(&known); err != nil || known {
+			return err
+		}
+		tag, err := tx.Exec(ctx, `UPDATE accounts SET balance_cents = balance_cents + $2 WHERE id = $1`, p.Account, p.Cents)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return errNever // there is no such account; what was remembered is rolled back
+		}
+		if _, err := tx.Exec(ctx, `INSERT INTO ledger (account_id, cents) VALUES ($1, $2)`, p.Account, p.Cents); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO inbox (consumer, message_id) VALUES ('payments', $1)`, d.MessageId)
+		return err
+	})
+}

@@ -1,0 +1,34 @@
+// Mutant: remembers the message when the money has moved, in a statement of its own.
+// Breaks: effect-once
+// Shown by: kill
+
+package keylast
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"crashcourse/exercises/inbox"
+)
+
+// Handle books the payment.
+func Handle(ctx context.Context, db *pgxpool.Pool, p inbox.Payment) error {
+	var known bool
+	if err := db.QueryRow(ctx, `SELECT EXISTS (SELECT FROM inbox WHERE consumer = 'payments' AND message_id = $1)`, p.MessageID).Scan(&known); err != nil || known {
+		return err
+	}
+	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `UPDATE accounts SET balance_cents = balance_cents + $2 WHERE id = $1`, p.Account, p.Cents); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `INSERT INTO ledger (account_id, cents) VALUES ($1, $2)`, p.Account, p.Cents)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = db.Exec(ctx, `INSERT INTO inbox (consumer, message_id) VALUES ('payments', $1) ON CONFLICT DO NOTHING`, p.MessageID)
+	return err
+}

@@ -1,0 +1,36 @@
+// Mutant: takes the content for the key: two customers who pay the same look like one who pays twice.
+// Breaks: no-lost-message
+// Shown by: none
+
+package payloadhash
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"crashcourse/exercises/inbox"
+)
+
+// Handle books the payment.
+func Handle(ctx context.Context, db *pgxpool.Pool, p inbox.Payment) error {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", p.Account, p.Cents))
+	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		// First, because it also waits: when another transaction is handling the same
+		// message, this one learns here how that ended.
+		tag, err := tx.Exec(ctx, `INSERT INTO inbox (consumer, message_id) VALUES ('payments', $1)
+			ON CONFLICT DO NOTHING`, hex.EncodeToString(sum[:]))
+		if err != nil || tag.RowsAffected() == 0 { // it is known: done
+			return err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE accounts SET balance_cents = balance_cents + $2 WHERE id = $1`, p.Account, p.Cents); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO ledger (account_id, cents) VALUES ($1, $2)`, p.Account, p.Cents)
+		return err
+	})
+}

@@ -1,0 +1,35 @@
+// Mutant: moves the balance with the key, and writes the ledger in a second transaction.
+// Breaks: no-lost-message
+// Shown by: kill
+
+package twotx
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"crashcourse/exercises/inbox"
+)
+
+// Handle books the payment.
+func Handle(ctx context.Context, db *pgxpool.Pool, p inbox.Payment) error {
+	known := false
+	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		// First, because it also waits: when another transaction is handling the same
+		// message, this one learns here how that ended.
+		tag, err := tx.Exec(ctx, `INSERT INTO inbox (consumer, message_id) VALUES ('payments', $1)
+			ON CONFLICT DO NOTHING`, p.MessageID)
+		if known = err == nil && tag.RowsAffected() == 0; err != nil || known {
+			return err
+		}
+		_, err = tx.Exec(ctx, `UPDATE accounts SET balance_cents = balance_cents + $2 WHERE id = $1`, p.Account, p.Cents)
+		return err
+	})
+	if err != nil || known {
+		return err
+	}
+	_, err = db.Exec(ctx, `INSERT INTO ledger (account_id, cents) VALUES ($1, $2)`, p.Account, p.Cents)
+	return err
+}
