@@ -25,6 +25,7 @@ import (
 
 func newVerify() *cobra.Command {
 	var o verifyOptions
+	var faults []string
 	cmd := &cobra.Command{
 		Use:   "verify [PATTERN…]",
 		Short: "Judge the judge: right answers pass, wrong ones fail for the right reason",
@@ -35,7 +36,8 @@ whole.`,
 		Example: `  crashcourse verify outbox
   crashcourse verify outbox --repeat 10 --load
   crashcourse verify outbox --only relay/reference --repeat 100
-  crashcourse verify --json`,
+  crashcourse verify --json
+  crashcourse verify outbox --whole --verdicts /tmp/verdicts`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				var err error
@@ -48,6 +50,13 @@ whole.`,
 			default:
 				return usagef("--mode is quick, full or unpruned, not %q", o.mode)
 			}
+			for _, f := range faults {
+				kind, err := crash.ParseFault(f)
+				if err != nil {
+					return usagef("--faults: %w", err)
+				}
+				o.faults = append(o.faults, kind)
+			}
 			return verify(cmd, args, o)
 		},
 	}
@@ -56,6 +65,9 @@ whole.`,
 	cmd.Flags().StringVar(&o.only, "only", "", "only answers whose name contains this `text`, such as relay/mutant or relay/reference")
 	cmd.Flags().StringVar(&o.mode, "mode", "quick", "quick, full or unpruned")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the results as JSON")
+	cmd.Flags().BoolVar(&o.whole, "whole", false, "try every point, also after the invariant broke")
+	cmd.Flags().StringSliceVar(&faults, "faults", nil, "only these `kinds`, such as kill,cut, and no variants")
+	cmd.Flags().StringVar(&o.verdicts, "verdicts", "", "write each verdict into this `folder`, as JSON")
 	cmd.Flags().IntVar(&o.parallel, "parallel", 2, "answers judged at once")
 	return cmd
 }
@@ -64,6 +76,9 @@ type verifyOptions struct {
 	repeat, parallel int
 	load, json       bool
 	only, mode       string
+	whole            bool
+	faults           []crash.Fault
+	verdicts         string // a folder
 }
 
 // verified is what came of one answer.
@@ -163,14 +178,25 @@ func verify(cmd *cobra.Command, patterns []string, o verifyOptions) error {
 // verifyOne judges one answer as often as asked.
 func verifyOne(ctx context.Context, a answers.Answer, p crash.Program, s state.Servers, o verifyOptions) (verified, error) {
 	out := verified{Answer: a, OK: true, Reached: 1}
+	r := crash.Request{Exercise: a.Exercise, Program: p, Servers: s, Mode: crash.Mode(o.mode), Until: a.Breaks,
+		Faults: o.faults, Workers: max(1, 2*runtime.NumCPU()/max(1, o.parallel))}
+	if o.whole {
+		r.Until, r.Whole, r.Budget = "", true, time.Hour
+	}
 	for n := range o.repeat {
 		began := time.Now()
-		v, err := exercise.Judge(ctx, crash.Request{Exercise: a.Exercise, Program: p, Servers: s, Mode: crash.Mode(o.mode),
-			Seed: uint64(n + 1), Until: a.Breaks, Workers: max(1, 2*runtime.NumCPU()/max(1, o.parallel))}, nil)
+		phases := newPhases()
+		r.Seed = uint64(n + 1)
+		v, err := exercise.Judge(ctx, r, phases.progress)
 		if err != nil {
 			return out, fmt.Errorf("judge %s: %w", out.id(), err)
 		}
 		out.Seconds = max(out.Seconds, time.Since(began).Seconds())
+		if o.verdicts != "" {
+			if err := keepVerdict(o.verdicts, out, v, phases.end()); err != nil {
+				return out, err
+			}
+		}
 		out.Runs = v.Runs
 		broken := brokenIn(v)
 		out.Said = v.Verdict

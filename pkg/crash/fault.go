@@ -41,6 +41,14 @@ func (f Fault) action() wire.Action {
 	return wire.Action{}
 }
 
+// ParseFault reads the name of a fault.
+func ParseFault(text string) (Fault, error) {
+	if f := Fault(text); f.action().Kind != wire.Pass {
+		return f, nil
+	}
+	return "", fmt.Errorf("crash: there is no fault %q: use kill, cut, blackhole, nack, fail, delay or shutdown", text)
+}
+
 // Strike is one fault at one point.
 type Strike struct {
 	At      wire.Point
@@ -80,14 +88,15 @@ func ParseSchedule(text string) (Schedule, error) {
 		if !ok {
 			return nil, fmt.Errorf("crash: %q is not a fault at a point, such as kill@p1.pg1>5", part)
 		}
-		if Fault(fault).action().Kind == wire.Pass {
-			return nil, fmt.Errorf("crash: there is no fault %q: use kill, cut, blackhole, nack, fail, delay or shutdown", fault)
+		kind, err := ParseFault(fault)
+		if err != nil {
+			return nil, err
 		}
 		p, err := wire.ParsePoint(at)
 		if err != nil {
 			return nil, fmt.Errorf("crash: %w", err)
 		}
-		out = append(out, Strike{At: p, Fault: Fault(fault)})
+		out = append(out, Strike{At: p, Fault: kind})
 	}
 	return out, nil
 }

@@ -28,6 +28,8 @@ type Options struct {
 	Schedule Schedule      // run only this, instead of a sweep
 	Variant  string        // run only this variant, instead of a sweep
 	Until    string        // stop as soon as this invariant has been seen broken
+	Whole    bool          // Quick: try every point, also after an invariant broke
+	Faults   []Fault       // only these of the spec's kinds, and no variants; nil is all
 	Budget   time.Duration // no new run starts after this long; 80 s. Points that were left out are noted
 	Replay   string        // the command that Failure.Replay begins with, before --seed and --at; "" leaves that empty
 	Progress func(Progress)
@@ -313,10 +315,14 @@ func (j *judging) sweep(ctx context.Context, golden result) error {
 	n := j.spec.processes()
 	steps := stepsOf(golden.trace, golden.doneAt, 1, n)
 	var jobs []job
-	for i, v := range j.spec.Variants {
-		jobs = append(jobs, job{variant: v.Name, says: v.Says, rank: i})
+	faults := j.options.Faults
+	if faults == nil {
+		faults = j.spec.Faults
+		for i, v := range j.spec.Variants {
+			jobs = append(jobs, job{variant: v.Name, says: v.Says, rank: i})
+		}
 	}
-	for _, c := range candidates(steps, j.spec.Faults, j.options.Mode, n > 1) {
+	for _, c := range candidates(steps, faults, j.options.Mode, n > 1) {
 		jobs = append(jobs, job{candidate: c, schedule: Schedule{c.Strike}, rank: len(jobs)})
 	}
 	q := &queue{jobs: jobs, wake: make(chan struct{})}
@@ -356,7 +362,7 @@ func (j *judging) over() bool {
 	if j.options.Until != "" {
 		return j.broken[j.options.Until]
 	}
-	return j.options.Mode == Quick && !j.failed.IsZero() && time.Since(j.failed) > afterFailure
+	return j.options.Mode == Quick && !j.options.Whole && !j.failed.IsZero() && time.Since(j.failed) > afterFailure
 }
 
 func (j *judging) skip(job) {

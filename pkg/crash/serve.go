@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"crashcourse/pkg/state"
 )
@@ -29,6 +30,9 @@ type Request struct {
 	Schedule string        `json:"schedule,omitempty"` // see ParseSchedule
 	Variant  string        `json:"variant,omitempty"`
 	Until    string        `json:"until,omitempty"`
+	Whole    bool          `json:"whole,omitempty"`
+	Faults   []Fault       `json:"faults,omitempty"`
+	Budget   time.Duration `json:"budget,omitempty"`
 }
 
 // Line is one line of a judge's output.
@@ -82,7 +86,8 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, specs ...*Spec) err
 		return err
 	}
 	v, err := Judge(ctx, r.Servers, spec, r.Program, Options{
-		Mode: r.Mode, Seed: r.Seed, Workers: r.Workers, Schedule: schedule, Variant: r.Variant, Until: r.Until,
+		Mode: r.Mode, Seed: r.Seed, Workers: r.Workers, Schedule: schedule, Variant: r.Variant,
+		Until: r.Until, Whole: r.Whole, Faults: r.Faults, Budget: r.Budget,
 		Replay:   "crashcourse replay " + spec.ID,
 		Progress: func(p Progress) { send(Line{Progress: &p}) },
 	})
