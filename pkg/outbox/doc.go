@@ -31,10 +31,18 @@
 //	}
 //	return relay.Run(ctx) // until ctx ends
 //
-// Before both, once, [Migrate] makes the tables. The relay publishes each event
-// to a topic exchange, with its type as routing key, its ID as message ID and
-// its aggregate's ID in the header [AggregateHeader], persistent and mandatory,
-// and marks its row when the broker has confirmed it.
+// Before both, once, [Migrate] makes the tables, and somebody the exchange and a
+// durable queue. Until they are there the relay publishes nothing, and says so:
+//
+//	err := outbox.Migrate(ctx, pool)
+//	err = ch.ExchangeDeclare("events", "topic", true, false, false, false, nil)
+//	_, err = ch.QueueDeclare("warehouse", true, false, false, false, nil)
+//	err = ch.QueueBind("warehouse", "order.*", "events", false, nil)
+//
+// The relay publishes each event with its type as routing key, its ID as message ID
+// and its aggregate's ID in the header [AggregateHeader], persistent and mandatory,
+// and marks its row when the broker has confirmed it. A whole service is in
+// pkg/crash/example/shop.
 //
 // # What holds
 //
