@@ -290,7 +290,7 @@ func (r *report) lead(f *crash.Failure, lim limits) []span {
 		if f.Fault == "" {
 			return fillSpans(w.InRunWithoutFault)
 		}
-		return fillSpans(w.InRun, "says", line(f.Message, lim.name))
+		return fillSpans(w.InRun, "says", line(f.Message, lim.sentence))
 	}
 	what := w.FaultDid[f.Fault]
 	if what == "" {
