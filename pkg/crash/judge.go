@@ -520,7 +520,11 @@ func (j *judging) finish(err error) {
 		v.Score = float64(survived) / float64(reached)
 	}
 	if j.skipped > 0 {
-		j.note(fmt.Sprintf("%d points were not tried", j.skipped))
+		why := "the time was up"
+		if j.failure != nil {
+			why = "the failure above came first"
+		}
+		j.note(fmt.Sprintf("%d points were not tried: %s", j.skipped, why))
 	}
 	v.Failure = j.failure
 	switch {
