@@ -110,7 +110,7 @@ var (
 	}
 	stopsWhenAsked = crash.Invariant{
 		Name:     "stops-when-asked",
-		Says:     "When its context ends, the relay returns nil within two seconds.",
+		Says:     "When its context ends, the relay ends within two seconds.",
 		Expected: "Every wait in the program also waits for ctx.Done().",
 		Hints: []string{
 			"Which wait in your program does not look at ctx?",
