@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -67,6 +69,11 @@ nothing, or hangs), 2 it could not be judged, 64 wrong use.`,
 			v, err := judge(cmd.Context(), src, crash.Request{Exercise: args[0], Mode: mode, Seed: seed})
 			if err != nil {
 				return err
+			}
+			if chosen := cmp.Or(file, notebook); chosen != "" {
+				if v.File, err = filepath.Abs(chosen); err != nil {
+					return fmt.Errorf("find the answer again: %w", err)
+				}
 			}
 			if err := exercise.Record(v, src); err != nil {
 				fmt.Fprintln(os.Stderr, "crashcourse: the verdict stands, but your progress could not be recorded:", err)

@@ -103,7 +103,7 @@ func gatherStatus(ctx context.Context, root, dir string) (status, error) {
 		if e.Progress != nil {
 			pattern, _, _ := strings.Cut(id, "/")
 			e.State = e.Progress.Last.Verdict
-			if e.Stale = e.Progress.Stale(answerHashes(root, id), judges[pattern]); e.Stale.Any() {
+			if e.Stale = e.Progress.Stale(answerHashes(root, id, e.Progress.Last.File), judges[pattern]); e.Stale.Any() {
 				e.State = "stale"
 			}
 			if e.Progress.Last.Verdict == crash.Pass && !e.Stale.Any() {
@@ -116,8 +116,9 @@ func gatherStatus(ctx context.Context, root, dir string) (status, error) {
 }
 
 // answerHashes returns the hashes of all the places where an exercise may be
-// answered: its file under exercises, and its graded cell in a notebook.
-func answerHashes(root, id string) []string {
+// answered: its file under exercises, its graded cell in a notebook, and the file
+// that the learner chose for it, if any.
+func answerHashes(root, id, file string) []string {
 	var hashes []string
 	add := func(src []byte, err error) {
 		if err != nil {
@@ -129,6 +130,11 @@ func answerHashes(root, id string) []string {
 	}
 	add(answers.StarterSource(id))
 	notebooks, _ := filepath.Glob(filepath.Join(root, "notebooks", "*.ipynb")) // the pattern is well formed
+	if strings.HasSuffix(file, ".ipynb") {
+		notebooks = append(notebooks, file)
+	} else if file != "" {
+		add(os.ReadFile(file))
+	}
 	for _, n := range notebooks {
 		if b, err := os.ReadFile(n); err == nil {
 			add(answers.FromNotebook(b, id))

@@ -34,6 +34,7 @@ type Verdict struct {
 	Points     []PointResult     `json:"points"`
 	Error      string            `json:"error,omitempty"`  // why it is unjudged, or why it could not run at all
 	Answer     string            `json:"answer,omitempty"` // hash of the answer's source or binary
+	File       string            `json:"file,omitempty"`   // where the answer was read from, if it was a file of the learner's choice
 	Judge      string            `json:"judge,omitempty"`  // hash of the judge
 	Notes      []string          `json:"notes,omitempty"`  // caps that were hit, points left out, and the like
 	Failure    *Failure          `json:"failure,omitempty"`

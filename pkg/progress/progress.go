@@ -42,6 +42,7 @@ type Result struct {
 	Survived   int       `json:"survived"`         // those that it survived
 	Broke      []string  `json:"broke,omitempty"`  // invariants that did not hold
 	Answer     string    `json:"answer,omitempty"` // hash of the answer; "" is unknown
+	File       string    `json:"file,omitempty"`   // where the answer was read from; "" is one of the course's places
 	Judge      string    `json:"judge,omitempty"`  // hash of the judge; "" is unknown
 }
 
@@ -178,7 +179,7 @@ func lock(dir string) (unlock func(), err error) {
 func summary(v crash.Verdict) Result {
 	r := Result{
 		Verdict: v.Verdict, Score: v.Score, Mode: string(v.Mode), Seed: v.Seed, At: time.Now().UTC().Truncate(time.Second),
-		DurationMS: v.DurationMS, Answer: v.Answer, Judge: v.Judge,
+		DurationMS: v.DurationMS, Answer: v.Answer, File: v.File, Judge: v.Judge,
 	}
 	for _, p := range v.Points {
 		switch p.Outcome {
