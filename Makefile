@@ -5,12 +5,13 @@ export CRASHCOURSE_ROOT := $(CURDIR)
 export CRASHCOURSE_STATE ?= $(CURDIR)/.crashcourse
 CRASHCOURSE := $(CRASHCOURSE_STATE)/bin/crashcourse
 
-.PHONY: help lab test test-browser pictures bench clean build
+.PHONY: help lab test test-browser test-versions pictures bench clean build
 
 help:
 	@echo 'make lab     open the notebooks: servers, kernel, JupyterLab (Ctrl-C stops all of it)'
 	@echo 'make test    run every check and every test'
 	@echo 'make test-browser   step through a notebook in a real browser (needs Chromium)'
+	@echo 'make test-versions  run the code that talks to the servers on PostgreSQL 16, 17, 18 and RabbitMQ 4 (needs npm, and apt)'
 	@echo 'make pictures       the same, and make the pictures of docs/pictures anew'
 	@echo 'make bench   measure, against what one would use instead'
 	@echo 'make clean   stop what runs and remove all that was made, progress included'
@@ -26,6 +27,9 @@ test: build
 test-browser: build
 	@$(CRASHCOURSE) lab --prepare
 	@CRASHCOURSE_BROWSER=1 $(CRASHCOURSE) up -- go test -count=1 -run TestBrowser ./cmd/crashcourse/internal/notebooks
+
+test-versions: build
+	@.ci/versions/run
 
 pictures: build
 	@mkdir -p docs/pictures

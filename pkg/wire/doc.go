@@ -96,7 +96,9 @@
 // # What it does not do
 //
 // It does not decrypt: requests for TLS are refused (sslmode=require fails,
-// sslmode=prefer goes on without), and the servers are spoken to without it.
+// sslmode=prefer goes on without), and the servers are spoken to without it. Who
+// begins with TLS (sslnegotiation=direct, amqps) gets a TLS alert, and who speaks
+// AMQP 1.0 the header of 0-9-1.
 // PostgreSQL messages and AMQP bodies over 64 KiB are decided on their first
 // part, and the rest streams through; a freeze in the middle leaves the server
 // with a part of a message, which it ignores. A connection whose bytes make no
