@@ -5,7 +5,7 @@ export CRASHCOURSE_ROOT := $(CURDIR)
 export CRASHCOURSE_STATE ?= $(CURDIR)/.crashcourse
 CRASHCOURSE := $(CRASHCOURSE_STATE)/bin/crashcourse
 
-.PHONY: help lab test test-browser test-versions pictures bench clean build
+.PHONY: help lab test test-browser test-versions pictures bench worth clean build
 
 help:
 	@echo 'make lab     open the notebooks: servers, kernel, JupyterLab (Ctrl-C stops all of it)'
@@ -14,6 +14,7 @@ help:
 	@echo 'make test-versions  run the code that talks to the servers on PostgreSQL 16, 17, 18 and RabbitMQ 4 (needs npm, and apt)'
 	@echo 'make pictures       the same, and make the pictures of docs/pictures anew'
 	@echo 'make bench   measure, against what one would use instead'
+	@echo 'make worth   measure what the judge finds, and by what (hours)'
 	@echo 'make clean   stop what runs and remove all that was made, progress included'
 	@echo
 	@echo 'After the first of them, $(CRASHCOURSE) --help'
@@ -38,6 +39,9 @@ pictures: build
 
 bench: build
 	@.ci/bench $(BENCHFLAGS)
+
+worth: build
+	@.ci/worth
 
 clean:
 	@if [ -e '$(CRASHCOURSE_STATE)/run.json' ]; then $(MAKE) --no-print-directory build && $(CRASHCOURSE) down --purge; fi
