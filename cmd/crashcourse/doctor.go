@@ -113,7 +113,7 @@ func examine(ctx context.Context) (diagnosis, error) {
 		d.add("accounts", s.Accounts.Found, s.Accounts.Problem, s.Accounts.Fix)
 	}
 	list, _, err := progress.Load(dir)
-	d.add("progress", fmt.Sprintf("%d exercises tried", len(list)), err, "give yourself the right to read "+filepath.Join(dir, "progress"))
+	d.add("progress", fmt.Sprintf("exercises tried: %d", len(list)), err, "give yourself the right to read "+filepath.Join(dir, "progress"))
 	return d, ctx.Err()
 }
 

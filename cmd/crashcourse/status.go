@@ -103,7 +103,7 @@ func gatherStatus(ctx context.Context, root, dir string) (status, error) {
 		if e.Progress != nil {
 			pattern, _, _ := strings.Cut(id, "/")
 			e.State = e.Progress.Last.Verdict
-			if e.Stale = e.Progress.Stale(answerHashes(root, id, e.Progress.Last.File), judges[pattern]); e.Stale.Any() {
+			if e.Stale = e.Progress.Stale(answerHashes(root, id, e.Progress.Last), judges[pattern]); e.Stale.Any() {
 				e.State = "stale"
 			}
 			if e.Progress.Last.Verdict == crash.Pass && !e.Stale.Any() {
@@ -117,28 +117,38 @@ func gatherStatus(ctx context.Context, root, dir string) (status, error) {
 
 // answerHashes returns the hashes of all the places where an exercise may be
 // answered: its file under exercises, its graded cell in a notebook, and the file
-// that the learner chose for it, if any.
-func answerHashes(root, id, file string) []string {
+// that the learner chose for the last verdict, if any. It returns none when no place
+// was written to since that verdict: a notebook that was run need not be saved yet.
+func answerHashes(root, id string, last progress.Result) []string {
+	notebooks, _ := filepath.Glob(filepath.Join(root, "notebooks", "*.ipynb")) // the pattern is well formed
+	places := notebooks
+	if last.File != "" {
+		places = append(places, last.File)
+	}
 	var hashes []string
-	add := func(src []byte, err error) {
+	written := false
+	add := func(path string, src []byte, err error) {
 		if err != nil {
 			return // not answered there
 		}
 		if h := currentHash(id, src); h != "" {
 			hashes = append(hashes, h)
 		}
-	}
-	add(answers.StarterSource(id))
-	notebooks, _ := filepath.Glob(filepath.Join(root, "notebooks", "*.ipynb")) // the pattern is well formed
-	if strings.HasSuffix(file, ".ipynb") {
-		notebooks = append(notebooks, file)
-	} else if file != "" {
-		add(os.ReadFile(file))
-	}
-	for _, n := range notebooks {
-		if b, err := os.ReadFile(n); err == nil {
-			add(answers.FromNotebook(b, id))
+		if info, err := os.Stat(path); err != nil || !info.ModTime().Before(last.At) {
+			written = true
 		}
+	}
+	path, src, err := answers.StarterFile(id)
+	add(path, src, err)
+	for _, path := range places {
+		src, err := os.ReadFile(path)
+		if err == nil && filepath.Ext(path) == ".ipynb" {
+			src, err = answers.FromNotebook(src, id)
+		}
+		add(path, src, err)
+	}
+	if !written {
+		return nil
 	}
 	return hashes
 }

@@ -55,7 +55,7 @@ func Build(ctx context.Context, id string, source []byte, dir string) (crash.Pro
 	files := map[string][]byte{}
 	from := ""
 	if parsed.declares["Check"+exercise.FuncName(id)] {
-		original, _, err := starter(id)
+		original, _, err := StarterFile(id)
 		if err != nil {
 			return crash.Program{}, err
 		}

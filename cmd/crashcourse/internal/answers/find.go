@@ -79,12 +79,12 @@ func Patterns() ([]string, error) {
 // StarterSource returns the source of exercise id under exercises: the answer
 // that is judged when no other is named.
 func StarterSource(id string) ([]byte, error) {
-	_, src, err := starter(id)
+	_, src, err := StarterFile(id)
 	return src, err
 }
 
-// starter finds the file under exercises that declares the function of id.
-func starter(id string) (path string, source []byte, err error) {
+// StarterFile finds the file under exercises that declares the function of id.
+func StarterFile(id string) (path string, source []byte, err error) {
 	root, err := state.Root()
 	if err != nil {
 		return "", nil, err
