@@ -39,7 +39,7 @@ func heat(file, title string, mutants []judged) error {
 		s := shares(m)
 		var r []float64
 		for _, k := range columns {
-			if v := s[k]; v.of > 0 {
+			if v := s[k]; v.broke > 0 { // an empty cell reads as one where nothing broke
 				r = append(r, v.value())
 			} else {
 				r = append(r, charts.GetNullValue())
@@ -78,11 +78,9 @@ func heat(file, title string, mutants []judged) error {
 func chances(file string, kills []judged) error {
 	var values []float64
 	for _, m := range kills {
-		v := shares(m)["kill"].value()
-		if without(m) {
-			v = 1
+		if v := shares(m)["kill"]; !without(m) && v.of > 0 {
+			values = append(values, v.value()*100)
 		}
-		values = append(values, max(0, v)*100)
 	}
 	slices.Sort(values)
 	o := charts.NewBarChartOptionWithData([][]float64{values})

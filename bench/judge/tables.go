@@ -112,20 +112,12 @@ func kinds(w io.Writer, mutants []judged) {
 // random says how one kill at a message chosen by chance would have done.
 func random(w io.Writer, kills, quick []judged) {
 	var never, rare, half int
-	var chances []float64
-	runs := 0
-	for _, m := range kills {
+	mean, runs := 0.0, 0
+	silent := of(kills, func(m judged) bool { return !without(m) && shares(m)["kill"].of > 0 })
+	for _, m := range silent {
 		s := shares(m)["kill"]
 		runs += s.of
-		c := 0.0
-		if s.of > 0 {
-			c = s.value()
-		}
-		if without(m) {
-			c = 1
-		}
-		chances = append(chances, c)
-		switch {
+		switch c := s.value(); {
 		case c == 0:
 			never++
 		case c < .1:
@@ -133,38 +125,35 @@ func random(w io.Writer, kills, quick []judged) {
 		case c >= .5:
 			half++
 		}
+		mean += s.value() / float64(len(silent))
 	}
-	mean := 0.0
-	for _, c := range chances {
-		mean += c / float64(len(chances))
-	}
-	fmt.Fprintf(w, "## One kill at random, and every kill\n\n")
-	fmt.Fprintf(w, "Killed at every single message of its conversation (%d runs), a mutant shows\nitself at some of them. That share is the chance that one `kill -9` at a random\nmessage finds it; a mutant that fails without any fault counts as 1.\n\n", runs)
-	fmt.Fprintln(w, "| of "+fmt.Sprint(len(kills))+" mutants | |\n|---|---|")
-	fmt.Fprintf(w, "| found by one random kill, on average | %.0f (%.0f %%) |\n", mean*float64(len(kills)), 100*mean)
+	fmt.Fprintf(w, "## One kill at random, and every fault\n\n")
+	fmt.Fprintf(w, "%d of the mutants do their work well as long as nothing fails. They were killed at\nevery single message of their conversation (%d runs). The share of these runs that\nbroke an invariant is the chance that one `kill -9` at a random message finds the\nmutant.\n\n", len(silent), runs)
+	fmt.Fprintf(w, "| of these %d mutants | |\n|---|---|\n", len(silent))
+	fmt.Fprintf(w, "| chance to be found by one random kill, on average | %.0f %% |\n", 100*mean)
 	fmt.Fprintf(w, "| found in at least every second such try | %d |\n", half)
-	fmt.Fprintf(w, "| found in less than every tenth | %d |\n", rare)
-	fmt.Fprintf(w, "| never found by a kill, wherever it strikes | %d |\n", never)
+	fmt.Fprintf(w, "| found in less than every tenth, but found | %d |\n", rare)
+	fmt.Fprintf(w, "| never found by one kill, wherever it strikes | %d |\n", never)
 	caught := 0
-	for _, m := range quick {
-		if n, _ := first(m); n > 0 {
-			caught++
-		}
-	}
-	fmt.Fprintf(w, "| found by the quick sweep | %d |\n\n", caught)
-	fmt.Fprintf(w, "![Each mutant's chance of being found by one random kill, sorted](pictures/random.svg)\n\n")
-
-	// The same kills, as the quick sweep chooses them.
 	byName := map[string]judged{}
 	for _, m := range quick {
 		byName[m.Exercise+m.Name] = m
 	}
+	for _, m := range silent {
+		if n, _ := first(byName[m.Exercise+m.Name]); n > 0 {
+			caught++
+		}
+	}
+	fmt.Fprintf(w, "| found by the quick sweep | %d |\n\n", caught)
+	fmt.Fprintf(w, "![Each of these mutants' chance of being found by one random kill, sorted](pictures/random.svg)\n\n")
+
+	// The same kills, as the quick sweep chooses them.
 	fewer, missed := 0, []string{}
-	for _, m := range kills {
+	for _, m := range silent {
 		q := byName[m.Exercise+m.Name]
 		s := shares(q)
 		fewer += s["kill"].of
-		if shares(m)["kill"].broke > 0 && s["kill"].broke == 0 && !without(m) {
+		if shares(m)["kill"].broke > 0 && s["kill"].broke == 0 {
 			missed = append(missed, m.short()+"/"+m.Name)
 		}
 	}
