@@ -126,8 +126,8 @@ type failure struct {
 }
 
 const (
-	firstSQL = `SELECT id, EXISTS (SELECT FROM inbox_parked p WHERE p.consumer = $1 AND p.message_id = id)
-FROM inbox_first($1, $2::text[]) AS id`
+	firstSQL = `SELECT f.first, EXISTS (SELECT FROM inbox_parked p WHERE p.consumer = $1 AND p.message_id = f.first)
+FROM inbox_first($1, $2::text[]) AS f (first)`
 	unparkSQL = `DELETE FROM inbox_parked WHERE consumer = $1 AND message_id = ANY($2::text[]) OR id = $3`
 )
 

@@ -1,5 +1,7 @@
 package inbox
 
+import "slices"
+
 // lanes are the messages that the consumer holds and has not settled. Messages of
 // one key stand in one lane, in the order of arrival; so do those of one ID, for
 // one of them would only wait for the other in the database. Of each lane one
@@ -55,7 +57,7 @@ func (l *lanes) take(n, each int) (batch []*item) {
 }
 
 // back puts messages that were taken back to the front of their lane.
-func (l *lanes) back(la *lane, items []*item) { la.items = append(items, la.items...) }
+func (l *lanes) back(la *lane, items []*item) { la.items = slices.Concat(items, la.items) }
 
 // free ends the work on a lane.
 func (l *lanes) free(la *lane) {

@@ -108,14 +108,14 @@ func (c *Consumer) Replay(ctx context.Context) (gone int, err error) {
 
 func (c *Consumer) nextParked(ctx context.Context, after int64) (it *item, id int64, err error) {
 	var d amqp.Delivery
-	var encoded []byte
-	err = c.pool.QueryRow(ctx, `SELECT id, exchange, routing_key, properties::text::bytea, body FROM inbox_parked
+	var encoded string
+	err = c.pool.QueryRow(ctx, `SELECT id, exchange, routing_key, properties::text, body FROM inbox_parked
 		WHERE consumer = $1 AND id > $2 ORDER BY id LIMIT 1`, c.o.Consumer, after).Scan(&id, &d.Exchange, &d.RoutingKey, &encoded, &d.Body)
 	if err != nil {
 		return nil, 0, err
 	}
 	var p properties
-	if err := json.Unmarshal(encoded, &p); err != nil {
+	if err := json.Unmarshal([]byte(encoded), &p); err != nil {
 		return nil, 0, fmt.Errorf("decode the properties of row %d: %w", id, err)
 	}
 	p.restore(&d)

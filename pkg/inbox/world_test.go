@@ -27,6 +27,9 @@ type world struct {
 	*servertest.Servers
 	t  *testing.T
 	ch *amqp.Channel // for declaring and publishing
+
+	mu    sync.Mutex
+	ended error // what a consumer said that ended before it was told to
 }
 
 // newWorld makes a world whose queue "work" has these arguments too.
@@ -132,9 +135,22 @@ func (w *world) make(o inbox.Options) *inbox.Consumer {
 func (w *world) run(o inbox.Options) (c *inbox.Consumer, stop func() error) {
 	w.t.Helper()
 	c = w.make(o)
+	return c, w.start(c)
+}
+
+func (w *world) start(c *inbox.Consumer) (stop func() error) {
+	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
+	go func() {
+		err := c.Run(ctx)
+		if ctx.Err() == nil {
+			w.mu.Lock()
+			w.ended = fmt.Errorf("a consumer has ended: %w", err)
+			w.mu.Unlock()
+		}
+		ended <- err
+	}()
 	stop = sync.OnceValue(func() error {
 		cancel()
 		select {
@@ -149,7 +165,7 @@ func (w *world) run(o inbox.Options) (c *inbox.Consumer, stop func() error) {
 			w.t.Errorf("consumer: %v", err)
 		}
 	})
-	return c, stop
+	return stop
 }
 
 func (w *world) stats(c *inbox.Consumer) inbox.Stats {
@@ -164,6 +180,10 @@ func (w *world) await(what string, ok func() bool) {
 	w.t.Helper()
 	deadline := time.Now().Add(patience)
 	for !ok() {
+		w.mu.Lock()
+		ended := w.ended
+		w.mu.Unlock()
+		w.must(ended)
 		if time.Now().After(deadline) {
 			w.t.Fatalf("%s: not within %v; effects: %v", what, patience, w.effects())
 		}
