@@ -12,6 +12,9 @@ type amqpID uint32
 
 func methodID(class, method uint16) amqpID { return amqpID(class)<<16 | amqpID(method) }
 
+// NoAck ends the Detail of a basic.consume whose deliveries need no acknowledgement.
+const NoAck = " (no ack)"
+
 const (
 	amqpTuneOK      = amqpID(10<<16 | 31)
 	amqpOpen        = amqpID(10<<16 | 40)
@@ -189,6 +192,9 @@ func parseMethod(payload []byte, dir Direction, m *Message, max int) amqpMethod 
 		r.short()
 		object = r.str()
 		m.Detail = clip(r.str(), max)
+		if r.octet()&2 != 0 {
+			m.Detail += NoAck
+		}
 	case amqpCancel, amqpConsumeOK:
 		m.Detail = clip(r.str(), max)
 	case amqpQos:

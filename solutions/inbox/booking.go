@@ -24,6 +24,10 @@ const (
 	// lostAfter is how long a message may be nowhere: not in the queue, not in
 	// hand, not booked, not parked.
 	lostAfter = time.Second
+
+	// stuckAfter is how long a process may live without a connection to the
+	// broker. The contract says two seconds.
+	stuckAfter = 3 * time.Second
 )
 
 // booking is the scenario of all exercises: payments wait in a queue, some of them
@@ -43,6 +47,7 @@ type booking struct {
 	hands  stage.Hands
 	locker pgx.Tx
 	second bool // the second wave has been sent
+	stuck  int  // a process that lives on without a connection to the broker
 	left   int  // messages in the queue after the processes were stopped
 
 	rows  []row
@@ -305,7 +310,7 @@ func (s *booking) Done(ctx context.Context) (bool, error) {
 		}
 	}
 	if s.second {
-		return s.ready == 0, nil
+		return s.ready == 0 && s.connected(), nil
 	}
 	// Now some of it comes once more, and something new behind it.
 	s.second = true
@@ -318,6 +323,18 @@ func (s *booking) Done(ctx context.Context) (bool, error) {
 		}
 	}
 	return false, s.queue.Send(ctx, wave...)
+}
+
+// connected waits until each process that lost its connection has ended, made a
+// new one, or been without for too long: the other process hides that it is stuck.
+func (s *booking) connected() bool {
+	for p, since := range s.hands.CutOff() {
+		if time.Since(since) < stuckAfter {
+			return false
+		}
+		s.stuck = p
+	}
+	return true
 }
 
 func (s *booking) Progress() (n int) {

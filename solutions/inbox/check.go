@@ -50,6 +50,9 @@ func (s *booking) Check(ctx context.Context, faults int) ([]crash.Violation, err
 	if s.thrifty && faults == 0 && len(f) == 0 {
 		s.checkBatches(&f)
 	}
+	if s.stuck > 0 {
+		f = append(f, crash.Violation{Invariant: crash.AllWorkDone, Detail: fmt.Sprintf("%.0f seconds after process %d had lost its connection to RabbitMQ, it had neither ended nor made another", stuckAfter.Seconds(), s.stuck)})
+	}
 	if s.left > 0 {
 		f.add(acknowledged, "when everything was dealt with and the consumer was asked to stop, %s went back to the queue", stage.Count(s.left, "message"))
 	}

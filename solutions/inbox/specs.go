@@ -42,8 +42,12 @@ func consumeSpec() *crash.Spec {
 		Variants:       []crash.Variant{{Name: locked, Says: "somebody else has locked the row of an account"}},
 		StopsWhenAsked: stopsWhenAsked.Name,
 		Scenario: func(a *crash.Arena, rng *rand.Rand, variant string) (crash.Scenario, error) {
-			s := newBooking(a, rng, 4)
-			s.add(rng, 6)
+			accounts, payments := 4, 6
+			if variant == locked {
+				accounts, payments = 7, 14 // two for each account: also for the one that is locked
+			}
+			s := newBooking(a, rng, accounts)
+			s.add(rng, payments)
 			s.twist(rng)
 			s.poison(rng, 3)
 			s.acks = true

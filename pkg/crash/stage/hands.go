@@ -1,6 +1,11 @@
 package stage
 
-import "crashcourse/pkg/wire"
+import (
+	"strings"
+	"time"
+
+	"crashcourse/pkg/wire"
+)
 
 // Hands follows on the wires which deliveries the processes have in hand: those
 // that the broker has handed out and that nobody has settled. The zero value has
@@ -8,7 +13,10 @@ import "crashcourse/pkg/wire"
 type Hands struct {
 	seen    int
 	open    map[channel]map[uint64]string // message ids by delivery tag
+	noAck   map[channel]bool              // what is delivered here is settled by that
 	settled map[string]Settled
+	conns   map[int]map[int]bool // the connections of each process to the broker
+	cutOff  map[int]time.Time    // processes that have lost their last one
 }
 
 // Settled counts the deliveries of one message id, and how they were settled.
@@ -26,7 +34,8 @@ type Source func(seq int) []wire.Message
 // Look takes note of what has passed since it was last called.
 func (h *Hands) Look(since Source) {
 	if h.open == nil {
-		h.open, h.settled = map[channel]map[uint64]string{}, map[string]Settled{}
+		h.open, h.noAck, h.settled = map[channel]map[uint64]string{}, map[channel]bool{}, map[string]Settled{}
+		h.conns, h.cutOff = map[int]map[int]bool{}, map[int]time.Time{}
 	}
 	for _, m := range since(h.seen) {
 		h.seen = m.Seq
@@ -40,18 +49,24 @@ func (h *Hands) follow(m wire.Message) {
 	c := channel{m.Process, m.Conn, m.Channel}
 	switch {
 	case m.Fault == string(wire.Cut) || m.Fault == string(wire.Shutdown) || m.Type == "connection.close":
-		for k := range h.open {
-			if k.process == m.Process && k.conn == m.Conn {
-				delete(h.open, k)
-			}
+		h.lost(m.Process, m.Conn)
+	case !h.conns[m.Process][m.Conn] && m.Type == "connection.open-ok":
+		if h.conns[m.Process] == nil {
+			h.conns[m.Process] = map[int]bool{}
 		}
+		h.conns[m.Process][m.Conn] = true
+		delete(h.cutOff, m.Process)
+	case m.Type == "basic.consume":
+		h.noAck[c] = strings.HasSuffix(m.Detail, wire.NoAck)
 	case m.Type == "channel.close" || m.Type == "basic.recover":
 		delete(h.open, c)
 	case m.Effect == wire.Deliver:
 		if h.open[c] == nil {
 			h.open[c] = map[uint64]string{}
 		}
-		h.open[c][m.DeliveryTag] = m.MessageID
+		if !h.noAck[c] {
+			h.open[c][m.DeliveryTag] = m.MessageID
+		}
 		s := h.settled[m.MessageID]
 		s.Delivered++
 		h.settled[m.MessageID] = s
@@ -78,6 +93,22 @@ func (h *Hands) settle(id string, m wire.Message) {
 	h.settled[id] = s
 }
 
+func (h *Hands) lost(process, conn int) {
+	for k := range h.open {
+		if k.process == process && k.conn == conn {
+			delete(h.open, k)
+		}
+	}
+	delete(h.conns[process], conn)
+	if len(h.conns[process]) == 0 {
+		h.cutOff[process] = time.Now()
+	}
+}
+
+// CutOff gives the processes that live, have lost their connection to the broker,
+// and have not made another: since when.
+func (h *Hands) CutOff() map[int]time.Time { return h.cutOff }
+
 // Ended says that a process has ended: the broker takes back what it had.
 func (h *Hands) Ended(process int) {
 	for k := range h.open {
@@ -85,6 +116,8 @@ func (h *Hands) Ended(process int) {
 			delete(h.open, k)
 		}
 	}
+	delete(h.conns, process)
+	delete(h.cutOff, process)
 }
 
 // Holds counts the deliveries in hand that have this message id.

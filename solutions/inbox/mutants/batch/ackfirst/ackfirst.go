@@ -98,16 +98,9 @@ func handle(ctx context.Context, db *pgxpool.Pool, batch []amqp.Delivery) error 
 			poison = append(poison, d)
 		}
 	}
-	return park(ctx, db, poison)
-}
-
-// park notes what cannot be booked.
-func park(ctx context.Context, db *pgxpool.Pool, poison []amqp.Delivery) error {
-	if _, err := db.Exec(ctx, `CREATE TABLE IF NOT EXISTS parked (body text)`); err != nil {
-		return err
-	}
-	for _, d := range poison {
-		if _, err := db.Exec(ctx, `INSERT INTO parked VALUES ($1)`, string(d.Body)); err != nil {
+	for _, d := range poison { // too late to reject it
+		dead := d.Acknowledger.(*amqp.Channel)
+		if err := dead.PublishWithContext(ctx, "dead", d.RoutingKey, false, false, amqp.Publishing{MessageId: d.MessageId, Body: d.Body}); err != nil {
 			return err
 		}
 	}

@@ -56,7 +56,12 @@ func work(ctx context.Context, db *pgxpool.Pool, payments <-chan amqp.Delivery) 
 			if err := d.Ack(false); err != nil {
 				return err
 			}
-			if err := book(ctx, db, d); err != nil && !errors.Is(err, errNever) {
+			err := book(ctx, db, d)
+			if errors.Is(err, errNever) { // too late to reject it
+				dead := d.Acknowledger.(*amqp.Channel)
+				err = dead.PublishWithContext(ctx, "dead", d.RoutingKey, false, false, amqp.Publishing{MessageId: d.MessageId, Body: d.Body})
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -54,13 +54,14 @@ func work(ctx context.Context, db *pgxpool.Pool, payments <-chan amqp.Delivery) 
 				return errors.New("the channel has closed")
 			}
 			err := book(ctx, db, d)
-			switch {
-			case err == nil:
-				err = d.Ack(true) // saves messages
-			case errors.Is(err, errNever):
-				err = d.Reject(false)
+			if errors.Is(err, errNever) { // too late to reject it
+				dead := d.Acknowledger.(*amqp.Channel)
+				err = dead.PublishWithContext(ctx, "dead", d.RoutingKey, false, false, amqp.Publishing{MessageId: d.MessageId, Body: d.Body})
 			}
-			if err != nil { // all that is in hand comes again
+			if err != nil {
+				return err
+			}
+			if err := d.Ack(true); err != nil { // saves messages
 				return err
 			}
 		}
