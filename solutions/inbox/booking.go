@@ -310,7 +310,7 @@ func (s *booking) Done(ctx context.Context) (bool, error) {
 		}
 	}
 	if s.second {
-		return s.ready == 0 && s.connected(), nil
+		return s.ready == 0 && s.hands.All() == 0 && s.connected(), nil
 	}
 	// Now some of it comes once more, and something new behind it.
 	s.second = true

@@ -53,6 +53,10 @@ func (s *booking) Check(ctx context.Context, faults int) ([]crash.Violation, err
 	if s.stuck > 0 {
 		f = append(f, crash.Violation{Invariant: crash.AllWorkDone, Detail: fmt.Sprintf("%.0f seconds after process %d had lost its connection to RabbitMQ, it had neither ended nor made another", stuckAfter.Seconds(), s.stuck)})
 	}
+	if n := s.hands.All(); n > 0 && s.acks && s.second && len(f) == 0 {
+		f.add(acknowledged, "everything is booked or parked, and %d deliveries stay open, neither acknowledged nor rejected", n)
+		f[len(f)-1].Explains = true
+	}
 	if s.left > 0 {
 		f.add(acknowledged, "when everything was dealt with and the consumer was asked to stop, %s went back to the queue", stage.Count(s.left, "message"))
 	}
