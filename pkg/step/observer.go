@@ -117,7 +117,9 @@ SELECT format('%I.%I', n.nspname, c.relname),
                   WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND a.attnum = k.attnum), 'ctid')
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
-   AND c.relname NOT LIKE '%migration%' AND has_table_privilege(c.oid, 'SELECT')
+   AND c.relname NOT LIKE '%migration%'
+   AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'is_applied') -- goose's, by whatever name
+   AND has_table_privilege(c.oid, 'SELECT')
  ORDER BY c.oid
  LIMIT $1`
 
