@@ -534,8 +534,8 @@ func TestSomebodyElse(t *testing.T) {
 // TestLockedTable: a program that locks what is looked at stops nobody.
 func TestLockedTable(t *testing.T) {
 	servers := servertest.New(t)
-	if _, err := servers.DB.Exec(t.Context(), "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1);
-		CREATE TABLE b_version (id int, version_id bigint, is_applied bool)"); err != nil {
+	if _, err := servers.DB.Exec(t.Context(), `CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1);
+		CREATE TABLE b_version (id int, version_id bigint, is_applied bool)`); err != nil {
 		t.Fatal(err)
 	}
 	tx, err := servers.DB.Begin(t.Context())

@@ -25,6 +25,8 @@ const (
 	// hand, not booked, not parked.
 	lostAfter = time.Second
 
+	lookEvery = 8 * time.Millisecond
+
 	// stuckAfter is how long a process may live without a connection to the
 	// broker. The contract says two seconds.
 	stuckAfter = 3 * time.Second
@@ -53,6 +55,8 @@ type booking struct {
 	rows  []row
 	ready int
 	moved time.Time // when any of it last changed
+	seen  time.Time // when Done last looked
+	done  bool      // what it saw
 	mark  string
 }
 
@@ -147,7 +151,7 @@ func (s *booking) Reset(ctx context.Context) (err error) {
 	for i, p := range s.payments {
 		p.n = i + 1
 	}
-	if _, err := s.arena.DB.Exec(ctx, "TRUNCATE public.ledger, public.accounts, public.inbox"); err != nil {
+	if _, err := s.arena.DB.Exec(ctx, "DELETE FROM public.ledger; DELETE FROM public.accounts; DELETE FROM public.inbox"); err != nil {
 		return fmt.Errorf("empty the tables: %w", err)
 	}
 	if _, err := s.arena.DB.Exec(ctx, "INSERT INTO public.accounts (id) SELECT unnest($1::text[])", s.accounts); err != nil {
@@ -293,6 +297,17 @@ func (s *booking) gone(p *payment) bool {
 }
 
 func (s *booking) Done(ctx context.Context) (bool, error) {
+	// A look asks both servers, and every message on the wires leads here.
+	if time.Since(s.seen) < lookEvery {
+		return s.done, nil
+	}
+	var err error
+	s.done, err = s.isDone(ctx)
+	s.seen = time.Now()
+	return s.done, err
+}
+
+func (s *booking) isDone(ctx context.Context) (bool, error) {
 	if err := s.look(ctx); err != nil {
 		return false, err
 	}
