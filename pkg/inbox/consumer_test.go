@@ -193,7 +193,7 @@ func TestNoID(t *testing.T) {
 	w.send(amqp.Publishing{Body: []byte("first"), Headers: headers, Type: "t", Priority: 3})
 	w.send(amqp.Publishing{MessageId: "with\x00nul", Body: []byte("second")})
 	w.publish("good")
-	c, stop := w.run(inbox.Options{Batch: 5})
+	c, stop := w.run(inbox.Options{Batch: 5, Concurrency: 1}) // parked in this order
 	w.awaitEffects("good")
 	w.await("two are parked", func() bool { return w.stats(c).Waiting == 2 })
 	w.awaitNothingLeft(c, stop)
