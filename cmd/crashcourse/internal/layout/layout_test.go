@@ -13,8 +13,8 @@ import (
 // layers are what there is beside the patterns, from the bottom up. A package
 // imports only from lower layers.
 var layers = [][]string{
-	{"pkg/wire", "pkg/state", "pkg/postgres", "pkg/broker", "pkg/crash/stage"},
-	{"pkg/crash", "pkg/servertest"},
+	{"pkg/wire", "pkg/state", "pkg/postgres", "pkg/broker"},
+	{"pkg/crash", "pkg/crash/stage", "pkg/servertest"},
 	{"pkg/view", "pkg/progress"},
 	{"pkg/exercise", "pkg/step"},
 	{"pkg/lab"},
