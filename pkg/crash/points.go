@@ -3,6 +3,7 @@ package crash
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"crashcourse/pkg/wire"
 )
@@ -32,12 +33,13 @@ type step struct {
 }
 
 // kindOf names what a message has in common with others like it. The names of
-// AMQP messages carry tags and routing keys, so there it is the type.
+// AMQP messages carry tags and routing keys, so there it is the type; those of
+// PostgreSQL may carry numbers, as savepoints do.
 func kindOf(m *wire.Message) string {
 	if m.Protocol == wire.AMQP {
 		return m.Type
 	}
-	return m.Name
+	return strings.TrimRight(m.Name, "0123456789")
 }
 
 // stepsOf picks the steps of the trace's first n messages that belong to the

@@ -1,5 +1,5 @@
-// Mutant: takes the delivery tag for the key, which begins anew with each channel.
-// Breaks: no-wrong-ack
+// Mutant: takes the process and the delivery tag for the key: each delivery of a message has another.
+// Breaks: effect-once
 // Shown by: none
 
 package deliverytag
@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -84,7 +85,7 @@ func book(ctx context.Context, db *pgxpool.Pool, d amqp.Delivery) error {
 		// First, because it also waits: when another transaction is handling the same
 		// message, this one learns here how that ended.
 		tag, err := tx.Exec(ctx, `INSERT INTO inbox (consumer, message_id) VALUES ('payments', $1)
-			ON CONFLICT DO NOTHING`, fmt.Sprint(d.DeliveryTag))
+			ON CONFLICT DO NOTHING`, fmt.Sprint(os.Getpid(), "-", d.DeliveryTag))
 		if err != nil || tag.RowsAffected() == 0 { // it is known: done
 			return err
 		}
