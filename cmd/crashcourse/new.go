@@ -16,11 +16,11 @@ func newNew() *cobra.Command {
 mutants and a notebook. It is small and whole: it passes verify and the tests as
 it is. Replace it piece by piece; docs/add-a-pattern.md says how. Nothing is
 overwritten.`,
-		Example: `  crashcourse new inbox
-  crashcourse verify inbox`,
+		Example: `  crashcourse new breaker
+  crashcourse verify breaker`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usagef("%s takes the name of one pattern, such as inbox", cmd.CommandPath())
+				return usagef("%s takes the name of one pattern, such as breaker", cmd.CommandPath())
 			}
 			return nil
 		},

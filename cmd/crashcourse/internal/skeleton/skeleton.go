@@ -27,7 +27,7 @@ var files embed.FS
 var name = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
 
 // ErrName is wrapped by the error for a name that cannot be a Go package's.
-var ErrName = errors.New("a pattern's name is a Go package name: lower-case letters and digits, such as inbox")
+var ErrName = errors.New("a pattern's name is a Go package name: lower-case letters and digits, such as breaker")
 
 // Make makes the files of a new pattern below root and returns their paths. It
 // writes nothing if one of them is there already.
