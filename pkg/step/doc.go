@@ -8,7 +8,7 @@
 //		Postgres: databaseURL,
 //		AMQP:     amqpURL,
 //	})
-//	defer s.Close()
+//	defer s.Close("")
 //	feed := s.Follow()
 //	for {
 //		events, err := feed.Next(ctx) // what has changed: first all there is

@@ -1,5 +1,6 @@
-// Package stage holds what scenarios are built of: a listener that records what
-// reaches an exchange, data that a seed decides, and words for reports.
+// Package stage holds what scenarios are built of: a [Listener] that records what
+// reaches an exchange, a [Queue] that an answer consumes, [Hands] that follow which
+// deliveries it has in hand, data that a seed decides, and words for reports.
 //
 // A [crash.Scenario] sets up the tables and queues of one run and checks them
 // afterwards. What differs between exercises is the work and the invariants; the
