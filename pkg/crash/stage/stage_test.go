@@ -125,7 +125,7 @@ func TestQueue(t *testing.T) {
 			if err != nil || !ok || d.MessageId != fmt.Sprint(i+1) || d.Redelivered != redelivered {
 				t.Errorf("message %d: %q, redelivered %v (%v)", i+1, d.MessageId, d.Redelivered, err)
 			}
-			if err := d.Nack(false, true); err != nil {
+			if err := d.Ack(false); err != nil {
 				t.Fatal(err)
 			}
 		}
