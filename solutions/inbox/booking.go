@@ -25,6 +25,7 @@ const (
 	// hand, not booked, not parked.
 	lostAfter = time.Second
 
+	// lookEvery bounds how often both servers are asked how far the work is.
 	lookEvery = 8 * time.Millisecond
 
 	// stuckAfter is how long a process may live without a connection to the
@@ -88,10 +89,7 @@ func newBooking(a *crash.Arena, rng *rand.Rand, accounts int) *booking {
 	return s
 }
 
-func (s *booking) put(p payment) *payment {
-	s.payments = append(s.payments, &p)
-	return &p
-}
+func (s *booking) put(p payment) { s.payments = append(s.payments, &p) }
 
 // add adds payments, the first ones to different accounts.
 func (s *booking) add(rng *rand.Rand, n int) {
@@ -252,6 +250,18 @@ func (s *booking) look(ctx context.Context) error {
 	return nil
 }
 
+// sent says whether a payment has been sent so far.
+func (s *booking) sent(p *payment) bool { return !p.late || s.second }
+
+// bookedAs is the first payment that a row of the ledger can be of, or nil.
+func (s *booking) bookedAs(r row) *payment {
+	i := slices.IndexFunc(s.payments, func(p *payment) bool { return s.accountOf(p) == r.account && p.cents == r.cents })
+	if i < 0 {
+		return nil
+	}
+	return s.payments[i]
+}
+
 // times counts the ledger's rows of payments that are alike.
 func (s *booking) times(p *payment) (n int) {
 	for _, r := range s.rows {
@@ -266,7 +276,7 @@ func (s *booking) times(p *payment) (n int) {
 // far as they have been sent.
 func (s *booking) alike(p *payment) (out []*payment) {
 	for _, x := range s.payments {
-		if x.poison == "" && x.account == p.account && x.cents == p.cents && (!x.late || s.second) {
+		if x.poison == "" && x.account == p.account && x.cents == p.cents && s.sent(x) {
 			out = append(out, x)
 		}
 	}
@@ -320,7 +330,7 @@ func (s *booking) isDone(ctx context.Context) (bool, error) {
 		s.unlock(ctx)
 	}
 	for _, p := range s.payments {
-		if (!p.late || s.second) && !s.dealt(p) && !s.gone(p) {
+		if s.sent(p) && !s.dealt(p) && !s.gone(p) {
 			return false, nil
 		}
 	}

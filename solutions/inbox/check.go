@@ -35,12 +35,11 @@ func (s *booking) Check(ctx context.Context, faults int) ([]crash.Violation, err
 	var f findings
 	s.checkMoney(&f, balances)
 	for _, p := range s.payments {
-		if p.late && !s.second {
-			continue
-		}
-		if p.poison != "" {
+		switch {
+		case !s.sent(p):
+		case p.poison != "":
 			s.checkPoison(&f, p)
-		} else {
+		default:
 			s.checkPayment(&f, p, known)
 		}
 	}
@@ -86,12 +85,11 @@ func (s *booking) checkMoney(f *findings, balances map[string]int64) {
 	sums := map[string]int64{}
 	for _, r := range s.rows {
 		sums[r.account] += r.cents
-		i := slices.IndexFunc(s.payments, func(p *payment) bool { return s.accountOf(p) == r.account && p.cents == r.cents })
-		switch {
-		case i < 0:
+		switch p := s.bookedAs(r); {
+		case p == nil:
 			f.add(effectOnce, "the ledger has a row of %d cents for account %s that no message speaks of", r.cents, s.name(r.account))
-		case s.payments[i].poison != "":
-			f.add(poisonParked, "message %d was booked, although it has %s: nobody could tell a second delivery of it from the first", s.payments[i].n, s.payments[i].poison)
+		case p.poison != "":
+			f.add(poisonParked, "message %d was booked, although it has %s: nobody could tell a second delivery of it from the first", p.n, p.poison)
 		}
 	}
 	for _, p := range s.payments {
@@ -148,11 +146,10 @@ func (s *booking) checkOrder(f *findings) {
 	last := map[string]*payment{}
 	seen := map[*payment]bool{}
 	for _, r := range s.rows {
-		i := slices.IndexFunc(s.payments, func(p *payment) bool { return s.accountOf(p) == r.account && p.cents == r.cents })
-		if i < 0 || len(s.alike(s.payments[i])) != 1 || seen[s.payments[i]] {
+		p := s.bookedAs(r)
+		if p == nil || len(s.alike(p)) != 1 || seen[p] {
 			continue
 		}
-		p := s.payments[i]
 		seen[p] = true
 		if before := last[r.account]; before != nil && before.n > p.n {
 			f.add(orderPerKey, "of account %s, payment %d was booked after payment %d", s.name(r.account), p.n, before.n)
@@ -169,10 +166,7 @@ func (s *booking) checkBatches(f *findings) {
 	transactions := map[int64]bool{}
 	booked := 0
 	for _, r := range s.rows {
-		late := slices.ContainsFunc(s.payments, func(p *payment) bool {
-			return p.late && s.accountOf(p) == r.account && p.cents == r.cents
-		})
-		if !late {
+		if p := s.bookedAs(r); p == nil || !p.late {
 			transactions[r.tx] = true
 			booked++
 		}
@@ -221,7 +215,7 @@ func (s *booking) Tables(ctx context.Context) ([]crash.Table, error) {
 	for i, a := range s.accounts {
 		sent := int64(0)
 		for _, p := range s.payments {
-			if p.poison == "" && p.account == i && (!p.late || s.second) {
+			if p.poison == "" && p.account == i && s.sent(p) {
 				sent += p.cents
 			}
 		}
@@ -232,7 +226,7 @@ func (s *booking) Tables(ctx context.Context) ([]crash.Table, error) {
 	}
 	messages := crash.Table{Name: "messages", Columns: []string{"message", "account", "cents", "booked", "in inbox", "acked", "in dead letters"}}
 	for _, p := range s.payments {
-		if p.late && !s.second {
+		if !s.sent(p) {
 			continue
 		}
 		wrong := p.poison == "" && s.times(p) != len(s.alike(p)) || p.poison == "" && s.parked(p)

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"maps"
 	"strings"
 	"time"
 
@@ -50,7 +51,7 @@ func (h *Hands) follow(m wire.Message) {
 	switch {
 	case m.Fault == string(wire.Cut) || m.Fault == string(wire.Shutdown) || m.Type == "connection.close":
 		h.lost(m.Process, m.Conn)
-	case !h.conns[m.Process][m.Conn] && m.Type == "connection.open-ok":
+	case m.Type == "connection.open-ok":
 		if h.conns[m.Process] == nil {
 			h.conns[m.Process] = map[int]bool{}
 		}
@@ -94,11 +95,7 @@ func (h *Hands) settle(id string, m wire.Message) {
 }
 
 func (h *Hands) lost(process, conn int) {
-	for k := range h.open {
-		if k.process == process && k.conn == conn {
-			delete(h.open, k)
-		}
-	}
+	maps.DeleteFunc(h.open, func(c channel, _ map[uint64]string) bool { return c.process == process && c.conn == conn })
 	delete(h.conns[process], conn)
 	if len(h.conns[process]) == 0 {
 		h.cutOff[process] = time.Now()
@@ -111,11 +108,7 @@ func (h *Hands) CutOff() map[int]time.Time { return h.cutOff }
 
 // Ended says that a process has ended: the broker takes back what it had.
 func (h *Hands) Ended(process int) {
-	for k := range h.open {
-		if k.process == process {
-			delete(h.open, k)
-		}
-	}
+	maps.DeleteFunc(h.open, func(c channel, _ map[uint64]string) bool { return c.process == process })
 	delete(h.conns, process)
 	delete(h.cutOff, process)
 }
