@@ -59,7 +59,7 @@ func (n *run) decide(m *wire.Message) wire.Action {
 	n.struck = append(n.struck, Strike{At: m.Point, Message: m.Name, Fault: s.Fault})
 	n.struckAt = n.lastStep
 	action := s.Fault.action()
-	if s.Fault == Delay {
+	if s.Fault == Delay || s.Fault == Expire {
 		n.release = make(chan wire.Action)
 		action.Until = n.release
 	}

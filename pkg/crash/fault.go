@@ -18,6 +18,7 @@ const (
 	Nack          Fault = "nack"      // the broker refuses the publish
 	FailStatement Fault = "fail"      // the statement fails with SQLSTATE 40001
 	Delay         Fault = "delay"     // the message is held back until the other processes have come to rest: what a long pause does
+	Expire        Fault = "expire"    // as Delay, and the process's idle PostgreSQL sessions end meanwhile, with the locks that they hold
 	Shutdown      Fault = "shutdown"  // the server says that it goes away, and cuts the connection
 )
 
@@ -33,7 +34,7 @@ func (f Fault) action() wire.Action {
 		return wire.Action{Kind: wire.Nack}
 	case FailStatement:
 		return wire.Action{Kind: wire.Fail, SQLState: "40001"}
-	case Delay:
+	case Delay, Expire:
 		return wire.Action{Kind: wire.Hold}
 	case Shutdown:
 		return wire.Action{Kind: wire.Shutdown}
@@ -46,7 +47,7 @@ func ParseFault(text string) (Fault, error) {
 	if f := Fault(text); f.action().Kind != wire.Pass {
 		return f, nil
 	}
-	return "", fmt.Errorf("crash: there is no fault %q: use kill, cut, blackhole, nack, fail, delay or shutdown", text)
+	return "", fmt.Errorf("crash: there is no fault %q: use kill, cut, blackhole, nack, fail, delay, expire or shutdown", text)
 }
 
 // Strike is one fault at one point.

@@ -148,6 +148,10 @@ func candidates(steps []step, faults []Fault, mode Mode, byName bool) []candidat
 			}) {
 				add(s, Delay, 1)
 			}
+		case Expire:
+			for _, s := range some(steps, mode, 3, func(s step) bool { return s.Effect == wire.Publish }) {
+				add(s, Expire, 1).patient = true
+			}
 		case Shutdown:
 			for _, s := range some(steps, mode, 1, func(s step) bool { return s.acts || s.Effect == wire.Confirm || s.Effect == wire.Done }) {
 				add(s, Shutdown, 3)

@@ -327,6 +327,9 @@ func (n *run) strike(ctx context.Context, p *Process) (over bool, err error) {
 		return n.crash(ctx, p)
 	case Blackhole:
 		n.dark, n.darkAsked = p, time.Time{}
+	case Expire:
+		p.lane.EndIdle()
+		return false, n.scenario.Delayed(ctx)
 	case Delay:
 		return false, n.scenario.Delayed(ctx)
 	}

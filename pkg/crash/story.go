@@ -119,6 +119,8 @@ func strike(m wire.Message, before string) string {
 		return where + ", the statement failed with SQLSTATE 40001."
 	case Delay:
 		return where + ", the message was held back for a while, as by a long pause of the process, and the world went on."
+	case Expire:
+		return where + ", the message was held back while the server ended the process's idle PostgreSQL sessions, and with them the locks that they held. The world went on, and then the process."
 	case Shutdown:
 		return where + ", the server said that it was shutting down and closed the connection."
 	}

@@ -158,7 +158,7 @@ func entriesOf(t *wire.Trace, o TraceOptions) []entry {
 				e.struck = "" // said once, where it began
 			}
 			e.stopped, silent[conn] = true, m.Dir
-		case string(wire.Duplicate), string(wire.Delay), string(wire.Hold):
+		case string(wire.Duplicate), string(wire.Delay), string(wire.Hold), "expire":
 		default:
 			e.stopped = true
 		}

@@ -328,6 +328,45 @@ func TestDelay(t *testing.T) {
 	t.Error("no delay in the trace")
 }
 
+// TestEndIdle holds an advisory lock in one session, and works in a transaction
+// in another: the first ends, the second goes on.
+func TestEndIdle(t *testing.T) {
+	const lock = "SELECT pg_try_advisory_lock(77001)"
+	table := makeTable(t)
+	l := newLane(t, newProxy(t, Config{}))
+	holder, worker := connectPG(t, l), connectPG(t, l)
+	execPG(t, holder, lock)
+	ctx := within(t, 10*time.Second)
+	tx, err := worker.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(ctx, "INSERT INTO "+table+" VALUES (1, 'x')"); err != nil {
+		t.Fatal(err)
+	}
+	if n := l.EndIdle(); n != 1 {
+		t.Fatalf("%d sessions ended, want that which is not in a transaction", n)
+	}
+	direct := connectPG(t, nil)
+	for free := false; !free; {
+		if err := direct.QueryRow(ctx, lock).Scan(&free); err != nil {
+			t.Fatal("the lock of the session that ended is not free: ", err)
+		}
+	}
+	if err := tx.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Ping(ctx); err == nil {
+		t.Error("the session that ended still answers")
+	}
+	if n := countPG(t, table); n != 1 {
+		t.Errorf("%d rows, want 1", n)
+	}
+	if n := l.EndIdle(); n != 1 {
+		t.Errorf("%d sessions ended, want the one whose transaction is over", n)
+	}
+}
+
 // TestCloseLetsWhatWasSentPass closes a lane right after the client has sent
 // something without waiting for an answer.
 func TestCloseLetsWhatWasSentPass(t *testing.T) {

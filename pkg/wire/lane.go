@@ -106,6 +106,26 @@ func (l *Lane) freeze() {
 	l.endHolds()
 }
 
+// EndIdle breaks the process's PostgreSQL sessions that are idle outside of a
+// transaction, as a server with idle_session_timeout does, or a firewall that
+// forgets quiet connections. It returns how many there were. What they held goes
+// with them: advisory locks, LISTEN, prepared statements.
+func (l *Lane) EndIdle() int {
+	l.proxy.mu.Lock()
+	var idle []*conn
+	for c := range l.conns {
+		if s, ok := c.session.(*pgSession); ok && !c.left && s.idle() {
+			c.leaveLocked()
+			idle = append(idle, c)
+		}
+	}
+	l.proxy.mu.Unlock()
+	for _, c := range idle {
+		c.cut()
+	}
+	return len(idle)
+}
+
 func (l *Lane) endHolds() {
 	if !l.stopped {
 		l.stopped = true

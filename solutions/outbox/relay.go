@@ -51,6 +51,7 @@ func relaysSpec() *crash.Spec {
 	s := relaySpec()
 	s.ID = "outbox/relays"
 	s.Processes = 3
+	s.Faults = append(slices.Clone(s.Faults), crash.Expire) // the locks of a leader
 	s.Variants = append(slices.Clone(variants), crash.Variant{Name: absent, Says: "two of the three processes stop after the first wave, and come back late"})
 	s.Scenario = relayScenario(5)
 	return s

@@ -1,0 +1,130 @@
+// Mutant: the leader's lock belongs to a session that has nothing else to do. When that session ends the leader goes on, beside the next one.
+// Breaks: order-per-key
+// Shown by: expire
+
+package idlelock
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+const pause = 50 * time.Millisecond
+
+type event struct {
+	Seq       int64
+	Aggregate string
+	ID        string
+	Type      string
+	Payload   []byte
+}
+
+// Relays publishes every committed row of outbox until ctx ends.
+func Relays(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error {
+	err := relay(ctx, db, conn)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func relay(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error {
+	leader, err := db.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer leader.Release()
+	defer leader.Conn().Close(context.WithoutCancel(ctx)) // the lock must not go back to the pool
+	if _, err := leader.Exec(ctx, `SELECT pg_advisory_lock(7)`); err != nil {
+		return err
+	}
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	if err := ch.Confirm(false); err != nil {
+		return err
+	}
+	confirms := ch.NotifyPublish(make(chan amqp.Confirmation, 1))
+	returns := ch.NotifyReturn(make(chan amqp.Return, 1))
+	for {
+		err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+			return work(ctx, tx, ch, confirms, returns)
+		})
+		if err != nil {
+			return err
+		}
+		if ch.IsClosed() {
+			return amqp.ErrClosed
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+func work(ctx context.Context, tx pgx.Tx, ch *amqp.Channel, confirms <-chan amqp.Confirmation, returns <-chan amqp.Return) error {
+	rows, err := tx.Query(ctx, `
+		SELECT seq, aggregate_id, message_id::text, type, payload FROM outbox
+		WHERE published_at IS NULL ORDER BY seq
+		LIMIT 10
+		FOR UPDATE SKIP LOCKED`)
+	if err != nil {
+		return err
+	}
+	events, err := pgx.CollectRows(rows, pgx.RowToStructByPos[event])
+	if err != nil {
+		return err
+	}
+	failed := map[string]bool{} // aggregates that have to wait
+	for _, e := range events {
+		if failed[e.Aggregate] {
+			continue
+		}
+		delivered, err := publish(ctx, ch, confirms, returns, e)
+		if err != nil {
+			return err
+		}
+		if !delivered {
+			failed[e.Aggregate] = true
+			continue
+		}
+		if _, err := tx.Exec(ctx, `UPDATE outbox SET published_at = now() WHERE seq = $1`, e.Seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func publish(ctx context.Context, ch *amqp.Channel, confirms <-chan amqp.Confirmation, returns <-chan amqp.Return, e event) (bool, error) {
+	err := ch.PublishWithContext(ctx, "events", e.Type, true, false, amqp.Publishing{
+		MessageId:    e.ID,
+		ContentType:  "application/json",
+		DeliveryMode: amqp.Persistent,
+		Body:         e.Payload,
+	})
+	if err != nil {
+		return false, err
+	}
+	select {
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case c, ok := <-confirms:
+		if !ok {
+			return false, errors.New("the channel was closed")
+		}
+		select {
+		case <-returns:
+			return false, nil
+		default:
+			return c.Ack, nil
+		}
+	}
+}
