@@ -16,6 +16,7 @@ const (
 	Cut           Fault = "cut"       // the connection breaks; the process lives
 	Blackhole     Fault = "blackhole" // this stream swallows everything from here on; when the process has come to rest it is asked to stop, and killed
 	Nack          Fault = "nack"      // the broker refuses the publish
+	Reject        Fault = "reject"    // the broker refuses the publish at once, ahead of the confirms of earlier ones, as a full queue does
 	FailStatement Fault = "fail"      // the statement fails with SQLSTATE 40001
 	Delay         Fault = "delay"     // the message is held back until the other processes have come to rest: what a long pause does
 	Expire        Fault = "expire"    // as Delay, and the process's idle PostgreSQL sessions end meanwhile, with the locks that they hold
@@ -32,6 +33,8 @@ func (f Fault) action() wire.Action {
 		return wire.Action{Kind: wire.Blackhole}
 	case Nack:
 		return wire.Action{Kind: wire.Nack}
+	case Reject:
+		return wire.Action{Kind: wire.Reject}
 	case FailStatement:
 		return wire.Action{Kind: wire.Fail, SQLState: "40001"}
 	case Delay, Expire:
@@ -47,7 +50,7 @@ func ParseFault(text string) (Fault, error) {
 	if f := Fault(text); f.action().Kind != wire.Pass {
 		return f, nil
 	}
-	return "", fmt.Errorf("crash: there is no fault %q: use kill, cut, blackhole, nack, fail, delay, expire or shutdown", text)
+	return "", fmt.Errorf("crash: there is no fault %q: use kill, cut, blackhole, nack, reject, fail, delay, expire or shutdown", text)
 }
 
 // Strike is one fault at one point.

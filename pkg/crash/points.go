@@ -30,6 +30,8 @@ type step struct {
 	wire.Message
 	acts bool // it changes what outlives the process
 	nth  int  // among those of its name, protocol and direction
+
+	amid bool // a publish with others before and behind it, before any of their confirms
 }
 
 // kindOf names what a message has in common with others like it. The names of
@@ -57,6 +59,7 @@ func stepsOf(t wire.Trace, n, from, to int) []step {
 		name     string
 	}
 	dirty := map[connection]bool{}
+	open := map[connection][]int{} // where in out the publishes are whose confirms have not come
 	seen := map[sort]int{}
 	var out []step
 	for _, m := range t.Messages[:min(n, len(t.Messages))] {
@@ -88,6 +91,15 @@ func stepsOf(t wire.Trace, n, from, to int) []step {
 		}
 		seen[k]++
 		s.nth = seen[k]
+		switch {
+		case m.Effect == wire.Confirm:
+			open[c] = nil
+		case m.Effect == wire.Publish && m.DeliveryTag > 0:
+			if n := len(open[c]); n > 1 {
+				out[open[c][n-1]].amid = true
+			}
+			open[c] = append(open[c], len(out))
+		}
 		out = append(out, s)
 	}
 	return out
@@ -135,6 +147,10 @@ func candidates(steps []step, faults []Fault, mode Mode, byName bool) []candidat
 		case Nack:
 			for _, s := range some(steps, mode, 2, func(s step) bool { return s.Effect == wire.Publish && s.DeliveryTag > 0 }) {
 				add(s, Nack, 1)
+			}
+		case Reject:
+			for _, s := range some(steps, mode, 2, func(s step) bool { return s.amid }) {
+				add(s, Reject, 1)
 			}
 		case FailStatement:
 			for _, s := range some(steps, mode, 2, func(s step) bool {

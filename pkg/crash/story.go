@@ -115,6 +115,8 @@ func strike(m wire.Message, before string) string {
 		return where + ", this direction of the connection went dark: what was sent from then on was swallowed. When the process had come to rest it was ended."
 	case Nack:
 		return where + ", the broker refused the message with basic.nack."
+	case Reject:
+		return where + ", the broker refused the message with basic.nack, at once: ahead of the confirms of those before it, as a queue that is full does."
 	case FailStatement:
 		return where + ", the statement failed with SQLSTATE 40001."
 	case Delay:

@@ -104,7 +104,7 @@ type tally struct {
 }
 
 // faultOrder is the order of the columns; faults that are not here come after.
-var faultOrder = []string{"kill", "cut", "blackhole", "nack", "fail", "shutdown", "duplicate", "delay", "expire"}
+var faultOrder = []string{"kill", "cut", "blackhole", "nack", "reject", "fail", "shutdown", "duplicate", "delay", "expire"}
 
 func newMatrix(v crash.Verdict, lim limits) matrix {
 	var m matrix

@@ -40,6 +40,10 @@ const (
 	// Nack applies to a basic.publish on a channel with confirms: the message
 	// goes nowhere and the client is told basic.nack for it. Elsewhere it passes.
 	Nack ActionKind = "nack"
+	// Reject is Nack by a broker in a hurry: the client is told ahead of the
+	// confirms of what it published before, as by a full queue with
+	// x-overflow: reject-publish.
+	Reject ActionKind = "reject"
 	// Fail applies to a PostgreSQL Query or Execute: the server raises an error
 	// with SQLState in its place. Elsewhere it passes, and so it does for a
 	// ROLLBACK and in a transaction block that has failed already.

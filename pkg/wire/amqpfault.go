@@ -6,8 +6,9 @@ import (
 
 // nack sends a publish to the default exchange with a routing key that is no
 // queue's name. The broker drops it and confirms its tag, and that confirm is
-// turned into a basic.nack on its way back, in its place among the others.
-func (c *amqpCodec) nack() ([]byte, bool) {
+// turned into a basic.nack on its way back, in its place among the others, or
+// ahead of them.
+func (c *amqpCodec) nack(ahead bool) ([]byte, bool) {
 	ct := c.content
 	if ct == nil || ct.method.id != amqpPublish {
 		return nil, false
@@ -17,7 +18,11 @@ func (c *amqpCodec) nack() ([]byte, bool) {
 		return nil, false
 	}
 	ch.published++
-	ch.refused = append(ch.refused, ch.published)
+	if ahead {
+		ch.rejected = append(ch.rejected, ch.published)
+	} else {
+		ch.refused = append(ch.refused, ch.published)
+	}
 	method := amqpArgs(amqpPublish, uint16(0), "", "crashcourse.nowhere."+rand.Text(), byte(0))
 	return append(amqpFrame(amqpFrameMethod, c.channel, method), ct.head[ct.method.size:]...), true
 }

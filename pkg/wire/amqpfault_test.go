@@ -94,20 +94,104 @@ func TestSplitAck(t *testing.T) {
 		{[]uint64{1}, 0, 5, true, "nack 1, ack ≤5", 0},
 		{[]uint64{1, 2, 5, 9}, 0, 6, true, "nack 1, nack 2, ack ≤4, nack 5, ack ≤6", 1},
 		{[]uint64{1, 5}, 0, 5, false, "nack 5", 1},
-		{[]uint64{4}, 0, 0, true, "ack ≤3, nack 4, ack ≤7", 0},
+		{[]uint64{4}, 0, 7, true, "ack ≤3, nack 4, ack ≤7", 0},
 	} {
 		ch := &amqpChannel{refused: c.refused, ackedUpTo: c.ackedUpTo, published: 7}
 		var got []string
 		for _, s := range ch.splitAck(c.tag, c.multiple) {
-			verb := "ack "
-			if s.nack {
-				verb = "nack "
-			}
-			got = append(got, verb+tagName(s.tag, s.multiple))
+			got = append(got, settleName(s))
 		}
 		if strings.Join(got, ", ") != c.want || len(ch.refused) != c.left {
 			t.Errorf("ack %s with %v refused: %q, %d left", tagName(c.tag, c.multiple), c.refused, got, len(ch.refused))
 		}
+	}
+}
+
+func settleName(s amqpSettle) string {
+	verb := "ack "
+	if s.fault != Pass {
+		verb = string(s.fault) + " "
+	}
+	return verb + tagName(s.tag, s.multiple)
+}
+
+// TestConfirmed follows a channel on which some publishes were rejected, ack by ack.
+func TestConfirmed(t *testing.T) {
+	type ack struct {
+		tag      uint64
+		multiple bool
+		want     string // "-": the ack passes as it is
+	}
+	for _, c := range []struct {
+		rejected, refused []uint64
+		acks              []ack
+	}{
+		{nil, nil, []ack{{1, false, "-"}, {3, true, "-"}}},
+		{[]uint64{3}, nil, []ack{{1, false, "reject 3"}, {2, false, ""}, {3, false, ""}, {4, false, "ack ≤4"}, {5, false, "-"}}},
+		{[]uint64{3}, nil, []ack{{3, false, "reject 3"}, {2, true, ""}, {5, false, ""}, {4, false, "ack ≤5"}}},
+		{[]uint64{3}, nil, []ack{{2, true, "reject 3"}, {4, true, "ack ≤4"}, {5, false, "-"}}},
+		{[]uint64{3}, nil, []ack{{0, true, "reject 3, ack ≤7"}}},
+		{[]uint64{7}, nil, []ack{{6, true, "reject 7"}, {7, false, "ack ≤6"}}},
+		{[]uint64{1}, nil, []ack{{6, false, "reject 1"}, {2, false, ""}, {1, false, "ack ≤2, ack 6"}, {7, true, "-"}}},
+		{[]uint64{2}, []uint64{3}, []ack{{1, false, "reject 2"}, {4, true, "ack ≤2, nack 3, ack ≤4"}, {5, false, "-"}}},
+	} {
+		ch := &amqpChannel{rejected: c.rejected, refused: c.refused, published: 7, settled: map[uint64]bool{}}
+		for _, a := range c.acks {
+			told, changed := ch.confirmed(a.tag, a.multiple)
+			got := []string{}
+			for _, s := range told {
+				got = append(got, settleName(s))
+			}
+			want := a.want
+			if changed != (want != "-") || changed && strings.Join(got, ", ") != want {
+				t.Errorf("rejected %v, refused %v, ack %s: %q, changed %v; want %q", c.rejected, c.refused, tagName(a.tag, a.multiple), got, changed, want)
+			}
+		}
+		if len(ch.told) > 0 {
+			t.Errorf("rejected %v: %v are still awaited", c.rejected, ch.told)
+		}
+	}
+}
+
+// TestReject publishes a hundred, of which every third is rejected ahead of the
+// confirms of the others.
+func TestReject(t *testing.T) {
+	queue := makeQueue(t)
+	decide := func(m *Message) Action {
+		if m.Effect == Publish && m.DeliveryTag%3 == 0 {
+			return Action{Kind: Reject}
+		}
+		return Action{}
+	}
+	p := newProxy(t, Config{Decide: decide})
+	ch := channelOf(t, connectAMQP(t, newLane(t, p)))
+	if err := ch.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	var confirms []*amqp.DeferredConfirmation
+	for i := range 100 {
+		confirms = append(confirms, publish(t, ch, queue, fmt.Sprint(i+1)))
+	}
+	for i, dc := range confirms {
+		acked, err := dc.WaitContext(within(t, 5*time.Second))
+		if err != nil {
+			t.Fatalf("publish %d was never settled: %v", i+1, err)
+		}
+		if want := (i+1)%3 != 0; acked != want {
+			t.Errorf("publish %d: acked %v, want %v", i+1, acked, want)
+		}
+	}
+	if n := countAMQP(t, queue); n != 67 {
+		t.Errorf("%d messages arrived, want 67", n)
+	}
+	nacks := 0
+	for _, m := range p.Trace().Messages {
+		if m.Type == "basic.nack" && m.Dir == ToClient && m.Fault == string(Reject) {
+			nacks++
+		}
+	}
+	if nacks != 33 {
+		t.Errorf("%d nacks recorded, want 33", nacks)
 	}
 }
 

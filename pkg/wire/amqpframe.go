@@ -165,10 +165,17 @@ func (c *amqpCodec) onMethod(channel uint16, frame, payload []byte, m *Message) 
 	c.method, c.channel = method, channel
 	if c.dir == ToClient {
 		c.arrived(channel, method)
-		if method.id == amqpAck {
-			if c.splits = c.s.channel(channel).splitAck(method.tag, method.multiple); len(c.splits) > 0 {
-				c.splitN = len(frame)
+		switch method.id {
+		case amqpNack: // the broker's own
+			c.s.channel(channel).note(method.tag, method.multiple)
+		case amqpAck:
+			told, changed := c.s.channel(channel).confirmed(method.tag, method.multiple)
+			if len(told) > 0 {
+				c.splits, c.splitN = told, len(frame)
 				return c.split(m), nil
+			}
+			if changed {
+				return piece{n: len(frame), drop: true}, nil
 			}
 		}
 	}
@@ -197,9 +204,9 @@ func (c *amqpCodec) split(m *Message) piece {
 		bits = 1
 	}
 	*m = Message{Point: m.Point}
-	if s.nack {
+	if s.fault != Pass {
 		id = amqpNack
-		m.Fault = string(Nack)
+		m.Fault = string(s.fault)
 	}
 	payload := amqpArgs(id, s.tag, bits)
 	c.method = parseMethod(payload, c.dir, m, c.detail)

@@ -24,12 +24,18 @@ type amqpChannel struct {
 	published uint64   // since confirm.select
 	refused   []uint64 // publishes that a nack fault struck and that are not confirmed yet, ascending
 	ackedUpTo uint64   // the highest multiple ack seen
+
+	rejected    []uint64        // publishes whose nack goes out ahead of the next confirm
+	told        []uint64        // those of which the client has been told, until those around them are settled
+	waiting     []uint64        // acks that the client has not been told of meanwhile
+	settledUpTo uint64          // the broker has settled all up to this one
+	settled     map[uint64]bool // and these
 }
 
 func (s *amqpSession) channel(id uint16) *amqpChannel {
 	c := s.channels[id]
 	if c == nil {
-		c = &amqpChannel{}
+		c = &amqpChannel{settled: map[uint64]bool{}}
 		s.channels[id] = c
 	}
 	return c
@@ -61,17 +67,78 @@ func (s *amqpSession) left() bool { return s.closed }
 
 func (s *amqpSession) busy() bool { return false }
 
+// confirmed says what to tell the client in place of an ack of the broker's,
+// where some of its publishes were struck. Where none was, changed is false.
+//
+// What follows a rejection is told as a busy broker tells it: the acks of those
+// before it wait for those behind it, and one settles them all.
+func (c *amqpChannel) confirmed(tag uint64, multiple bool) (out []amqpSettle, changed bool) {
+	if tag == 0 { // all
+		tag = c.published
+	}
+	fresh := c.note(tag, multiple)
+	for _, t := range c.rejected {
+		out = append(out, amqpSettle{tag: t, fault: Reject})
+	}
+	c.told = append(c.told, c.rejected...)
+	c.rejected = nil
+	if len(c.told) == 0 {
+		out = c.splitAck(tag, multiple)
+		return out, out != nil
+	}
+	for _, t := range fresh {
+		if !slices.Contains(c.told, t) {
+			c.waiting = append(c.waiting, t)
+		}
+	}
+	if last := slices.Max(c.told); c.settledUpTo <= last && c.settledUpTo < c.published {
+		return out, true // more is to come
+	}
+	slices.Sort(c.waiting)
+	n, _ := slices.BinarySearch(c.waiting, c.settledUpTo+1)
+	if n > 0 {
+		out = append(out, c.asAck(c.waiting[n-1], true)...)
+	}
+	for _, t := range c.waiting[n:] {
+		out = append(out, c.asAck(t, false)...)
+	}
+	c.told, c.waiting = nil, nil
+	return out, true
+}
+
+// note takes in what the broker has settled, and returns what it had not before.
+func (c *amqpChannel) note(tag uint64, multiple bool) (fresh []uint64) {
+	first := tag
+	if multiple {
+		first = c.settledUpTo + 1
+	}
+	for t := first; t <= min(tag, c.published); t++ {
+		if !c.settled[t] {
+			c.settled[t] = true
+			fresh = append(fresh, t)
+		}
+	}
+	for c.settled[c.settledUpTo+1] {
+		c.settledUpTo++
+		delete(c.settled, c.settledUpTo)
+	}
+	return fresh
+}
+
+// asAck is an ack as the client is to see it.
+func (c *amqpChannel) asAck(tag uint64, multiple bool) []amqpSettle {
+	if split := c.splitAck(tag, multiple); split != nil {
+		return split
+	}
+	return []amqpSettle{{tag: tag, multiple: multiple}}
+}
+
 // splitAck takes the refused publishes that an ack settles out of the channel,
 // and returns what to tell the client in its place; nil when there are none.
 func (c *amqpChannel) splitAck(tag uint64, multiple bool) []amqpSettle {
 	var hit []uint64
 	if multiple {
-		n := len(c.refused)
-		if tag != 0 { // 0 means all
-			n, _ = slices.BinarySearch(c.refused, tag+1)
-		} else {
-			tag = c.published
-		}
+		n, _ := slices.BinarySearch(c.refused, tag+1)
 		hit, c.refused = c.refused[:n:n], c.refused[n:]
 	} else if i, ok := slices.BinarySearch(c.refused, tag); ok {
 		hit = []uint64{tag}
@@ -89,7 +156,7 @@ func (c *amqpChannel) splitAck(tag uint64, multiple bool) []amqpSettle {
 		if multiple && t > low+1 {
 			out = append(out, amqpSettle{tag: t - 1, multiple: true})
 		}
-		out = append(out, amqpSettle{tag: t, nack: true})
+		out = append(out, amqpSettle{tag: t, fault: Nack})
 		low = t
 	}
 	if multiple && tag > low {
@@ -102,5 +169,5 @@ func (c *amqpChannel) splitAck(tag uint64, multiple bool) []amqpSettle {
 type amqpSettle struct {
 	tag      uint64
 	multiple bool
-	nack     bool
+	fault    ActionKind // Nack or Reject: it is a basic.nack
 }

@@ -41,8 +41,9 @@ type codec interface {
 	dropped()
 	// nack, fail and twin apply the faults of those names to the message framed
 	// last. They report false where the fault does not apply; else nack and fail
-	// return what goes out in its place, and passed must not be called.
-	nack() ([]byte, bool)
+	// return what goes out in its place, and passed must not be called. A nack
+	// ahead is told before the next confirm, whichever that is.
+	nack(ahead bool) ([]byte, bool)
 	fail(sqlState string) ([]byte, bool)
 	twin(func(Publishing)) bool
 	// heartbeat returns what keeps the destination from giving the connection up

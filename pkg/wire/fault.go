@@ -24,9 +24,9 @@ func (s *stream) apply(pc piece, act Action) (entry int, after func()) {
 	case Blackhole:
 		s.swallow = Blackhole
 		return s.struck(Blackhole), nil
-	case Nack:
-		if data, ok := s.codec.nack(); ok {
-			return s.replaced(Nack, data), nil
+	case Nack, Reject:
+		if data, ok := s.codec.nack(act.Kind == Reject); ok {
+			return s.replaced(act.Kind, data), nil
 		}
 	case Fail:
 		if data, ok := s.codec.fail(act.SQLState); ok {

@@ -174,7 +174,7 @@ func (r pgRequest) doneEffect() Effect {
 
 func (d *pgDown) passed()                            {}
 func (d *pgDown) dropped()                           { d.restDrop = true }
-func (d *pgDown) nack() ([]byte, bool)               { return nil, false }
+func (d *pgDown) nack(bool) ([]byte, bool)           { return nil, false }
 func (d *pgDown) fail(string) ([]byte, bool)         { return nil, false }
 func (d *pgDown) twin(func(Publishing)) bool         { return false }
 func (d *pgDown) heartbeat() ([]byte, time.Duration) { return nil, 0 }

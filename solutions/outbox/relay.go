@@ -40,7 +40,7 @@ func relaySpec() *crash.Spec {
 		Schema:         schema,
 		Grants:         grants,
 		Invariants:     []crash.Invariant{noLostEvent, noPhantomEvent, orderPerKey, eventIntact, noResend, stopsWhenAsked},
-		Faults:         []crash.Fault{crash.Kill, crash.Cut, crash.Blackhole, crash.Nack, crash.FailStatement, crash.Shutdown, crash.Delay},
+		Faults:         []crash.Fault{crash.Kill, crash.Cut, crash.Blackhole, crash.Nack, crash.Reject, crash.FailStatement, crash.Shutdown, crash.Delay},
 		Variants:       variants,
 		StopsWhenAsked: stopsWhenAsked.Name,
 		Scenario:       relayScenario(3),

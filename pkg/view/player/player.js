@@ -14,7 +14,7 @@ const VERSION = 1;
 const ACTING = new Set(["write", "commit", "rollback", "publish", "ack"]);
 const DEADLY = new Set(["kill", "freeze"]);
 const HARMLESS = new Set(["duplicate", "delay", "expire", "hold", "unrouted"]); // the message passes all the same
-const FAULTS = ["kill", "cut", "blackhole", "nack", "fail", "shutdown", "duplicate", "delay", "expire"];
+const FAULTS = ["kill", "cut", "blackhole", "nack", "reject", "fail", "shutdown", "duplicate", "delay", "expire"];
 const MOST_SLOTS = 8, MOST_BARS = 5;
 
 const ACTS = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu;
