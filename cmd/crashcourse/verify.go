@@ -31,8 +31,8 @@ func newVerify() *cobra.Command {
 		Short: "Judge the judge: right answers pass, wrong ones fail for the right reason",
 		Long: `Judge every answer that the repository holds. References and alternatives must
 pass. Mutants must fail on the invariant that they say they break. Starter
-answers must fail as not implemented. Attacks must not pass. One answer that does otherwise fails the
-whole.`,
+answers must fail as not implemented. Attacks must not pass. One answer that does
+otherwise fails the whole. Mutants marked "Mode: full" are never judged in less.`,
 		Example: `  crashcourse verify outbox
   crashcourse verify outbox --repeat 10 --load
   crashcourse verify outbox --only relay/reference --repeat 100
@@ -180,6 +180,9 @@ func verifyOne(ctx context.Context, a answers.Answer, p crash.Program, s state.S
 	out := verified{Answer: a, OK: true, Reached: 1}
 	r := crash.Request{Exercise: a.Exercise, Program: p, Servers: s, Mode: crash.Mode(o.mode), Until: a.Breaks,
 		Faults: o.faults, Workers: max(1, 2*runtime.NumCPU()/max(1, o.parallel))}
+	if a.Slow && r.Mode == crash.Quick {
+		r.Mode = crash.Full
+	}
 	if o.whole {
 		r.Until, r.Whole, r.Budget = "", true, time.Hour
 	}

@@ -25,7 +25,7 @@ import (
 //   - An event must not be lost: not by a crash, a lost connection, a broker that
 //     refuses it (basic.nack), or because no queue is bound to the exchange yet
 //     (publish mandatory; a message that comes back was not delivered: keep it
-//     and try again).
+//     and try again); others may wait meanwhile.
 //   - Events of one aggregate_id first arrive in the order of seq, also when the
 //     broker refuses or returns one of them: the next one of that aggregate must
 //     not overtake it. An event may arrive more than once.

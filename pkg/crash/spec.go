@@ -48,6 +48,7 @@ type Spec struct {
 type Variant struct {
 	Name string // the fault's name in a verdict
 	Says string // what is different, in a few words
+	Slow bool   // it takes long: the mode Quick leaves it out
 }
 
 // Invariant is a promise that must hold after every run.

@@ -32,8 +32,10 @@ func (j *judging) sweep(ctx context.Context, golden result) error {
 	faults := j.options.Faults
 	if faults == nil {
 		faults = j.spec.Faults
-		for i, v := range j.spec.Variants {
-			jobs = append(jobs, job{variant: v.Name, says: v.Says, rank: i})
+		for _, v := range j.spec.Variants {
+			if !v.Slow || j.options.Mode != Quick {
+				jobs = append(jobs, job{variant: v.Name, says: v.Says, rank: len(jobs)})
+			}
 		}
 	}
 	for _, c := range candidates(steps, faults, j.options.Mode, n > 1) {

@@ -108,6 +108,16 @@ var (
 			"Set published_at, or delete the row, in a transaction that you commit.",
 		},
 	}
+	takesOver = crash.Invariant{
+		Name:     "takes-over",
+		Says:     "When the process at work ends, another goes on within two seconds.",
+		Expected: "Those that wait for the lock wait in the server, or try again at short and even intervals.",
+		Hints: []string{
+			"How does a process that has nothing to do find out that it is needed?",
+			"How long is the pause between two tries after a minute? After an hour?",
+			"A pause that doubles is for a server in trouble. A lock that somebody else holds is no trouble: try at an even pace, or wait in pg_advisory_lock.",
+		},
+	}
 	stopsWhenAsked = crash.Invariant{
 		Name:     "stops-when-asked",
 		Says:     "When its context ends, the relay ends within two seconds.",

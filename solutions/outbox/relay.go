@@ -16,6 +16,7 @@ import (
 
 	"crashcourse/pkg/crash"
 	"crashcourse/pkg/crash/stage"
+	"crashcourse/pkg/wire"
 )
 
 // The variants: starting states that are themselves the fault.
@@ -24,7 +25,8 @@ const (
 	partly   = "partly"
 	crowd    = "crowd"
 	late     = "late"
-	absent   = "absent" // of outbox/relays only
+	absent   = "absent"  // of outbox/relays only
+	veteran  = "veteran" // of outbox/relays only
 )
 
 var variants = []crash.Variant{
@@ -52,7 +54,10 @@ func relaysSpec() *crash.Spec {
 	s.ID = "outbox/relays"
 	s.Processes = 3
 	s.Faults = append(slices.Clone(s.Faults), crash.Expire) // the locks of a leader
-	s.Variants = append(slices.Clone(variants), crash.Variant{Name: absent, Says: "two of the three processes stop after the first wave, and come back late"})
+	s.Invariants = append(slices.Clone(s.Invariants), takesOver)
+	s.Variants = append(slices.Clone(variants),
+		crash.Variant{Name: absent, Says: "two of the three processes stop after the first wave, and come back late"},
+		crash.Variant{Name: veteran, Slow: true, Says: "the process at work stops after eight quiet seconds, and comes back late"})
 	s.Scenario = relayScenario(5)
 	return s
 }
@@ -88,6 +93,9 @@ type relaying struct {
 	second  bool   // the second wave has come
 	started time.Time
 	bound   bool
+
+	waveAt     time.Time // when the second wave came
+	leaderless bool      // and was not taken up
 
 	refused   error           // the database refused what the shop wrote
 	settled   map[string]bool // rows that are marked or deleted
@@ -248,7 +256,7 @@ func (s *relaying) listen() (err error) {
 }
 
 func (s *relaying) Started(_ context.Context, p *crash.Process) error {
-	if s.variant == absent && !s.asked.IsZero() {
+	if (s.variant == absent || s.variant == veteran) && !s.asked.IsZero() {
 		return nil // it is back too late to be of use
 	}
 	s.live[p] = false
@@ -269,7 +277,7 @@ func (s *relaying) wave(ctx context.Context) error {
 	if s.second {
 		return nil
 	}
-	s.second = true
+	s.second, s.waveAt = true, time.Now()
 	late := s.late
 	s.late = nil
 	if err := late.Commit(ctx); err != nil {
@@ -311,6 +319,10 @@ const (
 	deafAfter = 4 * time.Second
 )
 
+// quietFor is how long the processes of a veteran run have nothing to do: pauses
+// that grow from try to try have grown by then.
+const quietFor = 8 * time.Second
+
 // lateFor is how much longer the late transaction takes in its variant.
 const lateFor = 1500 * time.Millisecond
 
@@ -345,7 +357,8 @@ func (s *relaying) Done(ctx context.Context) (bool, error) {
 	}
 	if settled < len(s.expected()) {
 		s.completed = time.Time{}
-		return false, nil
+		s.leaderless = s.variant == veteran && s.second && time.Since(s.waveAt) > deafAfter
+		return s.leaderless, nil
 	}
 	if s.completed.IsZero() {
 		s.completed = time.Now()
@@ -362,7 +375,16 @@ func (s *relaying) Done(ctx context.Context) (bool, error) {
 				return false, err
 			}
 		}
-		if s.variant == absent && s.stopping() {
+		if s.variant == veteran && s.asked.IsZero() {
+			if time.Since(s.started) < quietFor {
+				return false, nil
+			}
+			leader := s.lastPublisher()
+			if err := s.askToStop(func(p *crash.Process) bool { return p.N == leader }); err != nil {
+				return false, err
+			}
+		}
+		if (s.variant == absent || s.variant == veteran) && s.stopping() {
 			return s.deaf, nil
 		}
 		err := s.wave(ctx)
@@ -393,6 +415,16 @@ func (s *relaying) route(settled int) error {
 	}
 	s.bound = true
 	return s.listener.Bind("#")
+}
+
+// lastPublisher is the number of the process that sent the last message.
+func (s *relaying) lastPublisher() (n int) {
+	for _, m := range s.arena.Since(0) {
+		if m.Effect == wire.Publish {
+			n = m.Process
+		}
+	}
+	return n
 }
 
 // askToStop ends the context of some processes.
@@ -488,6 +520,9 @@ func (s *relaying) Progress() int {
 	n += seen
 	if s.bound {
 		n++
+	}
+	if s.variant == veteran && s.asked.IsZero() {
+		n += int(time.Since(s.started) / time.Second) // it waits on purpose
 	}
 	return n
 }

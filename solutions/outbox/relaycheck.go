@@ -85,6 +85,10 @@ func (s *relaying) Check(ctx context.Context, _ int) ([]crash.Violation, error) 
 	if s.deaf {
 		add(stopsWhenAsked, "asked to stop, a relay was still running %.0f seconds later", deafAfter.Seconds())
 	}
+	if s.leaderless {
+		out = append(out, crash.Violation{Invariant: takesOver.Name, Explains: true,
+			Detail: fmt.Sprintf("the process at work ended, and %.0f seconds after new events had come no other had taken them up", deafAfter.Seconds())})
+	}
 	if s.refused != nil {
 		out = append(out, crash.Violation{Invariant: crash.AllWorkDone, Detail: fmt.Sprintf("while the relay ran, the shop could not write its orders any more: %v", s.refused)})
 	}

@@ -36,6 +36,7 @@ type Answer struct {
 	File     string `json:"file"`
 	Breaks   string `json:"breaks,omitempty"`   // the invariant that a mutant breaks
 	ShownBy  string `json:"shown_by,omitempty"` // the fault that shows it
+	Slow     bool   `json:"slow,omitempty"`     // only the mode full shows it: it needs a variant that takes long
 	source   []byte
 }
 
@@ -145,7 +146,7 @@ func Find(pattern string) ([]Answer, error) {
 				rel, _ := filepath.Rel(root, f)
 				a := Answer{Exercise: id, Kind: k.kind, Name: filepath.Base(filepath.Dir(f)), File: filepath.ToSlash(rel), source: src}
 				if k.kind == Mutant {
-					if a.Breaks, a.ShownBy, err = label(src); err != nil {
+					if a.Breaks, a.ShownBy, a.Slow, err = label(src); err != nil {
 						return nil, fmt.Errorf("answers: %s: %w", a.File, err)
 					}
 				}
@@ -157,7 +158,7 @@ func Find(pattern string) ([]Answer, error) {
 }
 
 // label reads what a mutant says of itself.
-func label(src []byte) (breaks, shownBy string, err error) {
+func label(src []byte) (breaks, shownBy string, slow bool, err error) {
 	lines := bufio.NewScanner(bytes.NewReader(src))
 	for lines.Scan() {
 		if v, ok := strings.CutPrefix(lines.Text(), "// Breaks: "); ok {
@@ -166,11 +167,12 @@ func label(src []byte) (breaks, shownBy string, err error) {
 		if v, ok := strings.CutPrefix(lines.Text(), "// Shown by: "); ok {
 			shownBy = strings.TrimSpace(v)
 		}
+		slow = slow || lines.Text() == "// Mode: full"
 	}
 	if breaks == "" {
-		return "", "", fmt.Errorf("a mutant must say `// Breaks: <invariant>`")
+		return "", "", false, fmt.Errorf("a mutant must say `// Breaks: <invariant>`")
 	}
-	return breaks, shownBy, nil
+	return breaks, shownBy, slow, nil
 }
 
 // hasInit finds answers that act before they are called.
