@@ -119,7 +119,13 @@ func candidates(steps []step, faults []Fault, mode Mode, byName bool) []candidat
 	for _, f := range faults {
 		switch f {
 		case Kill:
-			killPoints(steps, mode, add)
+			kills := killPoints(steps, mode)
+			if byName { // several processes do the same work: a few of each kind stand for the others
+				kills = some(kills, mode, 4, func(step) bool { return true })
+			}
+			for _, s := range kills {
+				add(s, Kill, 0)
+			}
 		case Cut:
 			for _, s := range some(steps, mode, 2, func(s step) bool { return s.acts || s.Effect != wire.NoEffect }) {
 				add(s, Cut, 2)
@@ -180,27 +186,13 @@ func candidates(steps []step, faults []Fault, mode Mode, byName bool) []candidat
 
 // killPoints chooses where to kill. What outlives a process depends only on the
 // acts that had passed, so between two of them one point stands for all.
-func killPoints(steps []step, mode Mode, add func(step, Fault, int) *candidate) {
-	if mode != Quick {
-		for _, s := range steps {
-			if mode == Unpruned || s.acts || s.Effect != wire.NoEffect {
-				add(s, Kill, 0)
-			}
-		}
-		return
-	}
-	covered := false // the state that the acts so far have left
+func killPoints(steps []step, mode Mode) (out []step) {
 	for i, s := range steps {
-		if s.acts {
-			if !covered {
-				add(s, Kill, 0)
-			}
-			covered = false
-		}
-		if i == len(steps)-1 && !covered && !s.acts {
-			add(s, Kill, 0)
+		if mode == Unpruned || s.acts || mode == Full && s.Effect != wire.NoEffect || mode == Quick && i == len(steps)-1 {
+			out = append(out, s)
 		}
 	}
+	return out
 }
 
 // some picks the steps that fit: in quick mode at most n of each kind, spread
