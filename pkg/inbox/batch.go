@@ -163,6 +163,8 @@ func (w *worker) transactOver(conn *pgx.Conn, items []*item) (at int, late bool,
 		return -1, false, ours("inbox: book %d messages: %w", len(items), err)
 	}
 	unpark, done := []string{}, map[string]bool{} // a message may be in the batch twice
+	var new []Delivery
+	var places []int
 	for i, it := range items {
 		wasParked, isFirst := first[it.ID]
 		if !isFirst || done[it.ID] {
@@ -172,9 +174,13 @@ func (w *worker) transactOver(conn *pgx.Conn, items []*item) (at int, late bool,
 		if wasParked {
 			unpark = append(unpark, it.ID)
 		}
-		if late, err := w.handle(conn, tx, it); err != nil {
-			return i, late, err
+		new, places = append(new, it.Delivery), append(places, i)
+	}
+	if at, late, err := w.handleAll(conn, tx, new); err != nil {
+		if at >= 0 {
+			at = places[at]
 		}
+		return at, late, err
 	}
 	op, cancel = w.operation()
 	defer cancel()
@@ -215,12 +221,30 @@ func (w *worker) first(op context.Context, tx pgx.Tx, items []*item) (map[string
 	return first, err
 }
 
-// handle calls the handler for a message. It also reports whether the handler took
-// too long.
-func (w *worker) handle(conn *pgx.Conn, tx pgx.Tx, it *item) (late bool, err error) {
+// handleAll calls the handler for messages that are new. When it fails, at is the
+// one that failed, or -1 if that is not known.
+func (w *worker) handleAll(conn *pgx.Conn, tx pgx.Tx, new []Delivery) (at int, late bool, err error) {
+	if w.c.o.HandleBatch != nil {
+		if len(new) == 0 {
+			return -1, false, nil
+		}
+		late, err = w.handle(conn, func(ctx context.Context) error { return w.c.o.HandleBatch(ctx, handlerTx{tx}, new) })
+		return -1, late, err
+	}
+	for i, d := range new {
+		late, err = w.handle(conn, func(ctx context.Context) error { return w.c.o.Handle(ctx, handlerTx{tx}, d) })
+		if err != nil {
+			return i, late, err
+		}
+	}
+	return -1, false, nil
+}
+
+// handle calls a handler. It also reports whether that took too long.
+func (w *worker) handle(conn *pgx.Conn, handler func(context.Context) error) (late bool, err error) {
 	ctx, cancel := context.WithTimeout(w.hard, w.c.o.Timeout)
 	defer cancel()
-	err = guard(func() error { return w.c.o.Handle(ctx, handlerTx{tx}, it.Delivery) })
+	err = guard(func() error { return handler(ctx) })
 	late = ctx.Err() != nil && w.hard.Err() == nil
 	if err != nil {
 		return late, err

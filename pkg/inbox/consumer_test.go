@@ -133,6 +133,59 @@ func TestPoisonInTheMiddleOfABatch(t *testing.T) {
 	}
 }
 
+// effects is effect for several messages, by one statement. It fails if one of
+// them says that it is bad.
+func effects(ctx context.Context, tx pgx.Tx, batch []inbox.Delivery) error {
+	var ids, bodies []string
+	for _, d := range batch {
+		ids, bodies = append(ids, d.ID), append(bodies, string(d.Body))
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO effects (id, body)
+		SELECT id, body FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS u (id, body, n)
+		WHERE body <> 'bad' OR 1 / (length(body) - 3) = 0 ORDER BY n`, ids, bodies)
+	return err
+}
+
+// A handler of batches gets what is new, each once, in order. What it fails at is
+// found by halving.
+func TestHandleBatch(t *testing.T) {
+	w := newWorld(t, nil)
+	w.publish("m000", "m001")
+	c, stop := w.run(inbox.Options{HandleBatch: effects, Batch: 20})
+	w.awaitEffects("m000", "m001")
+	w.awaitNothingLeft(c, stop)
+
+	ids := numbered("m", 20)
+	w.publish(ids[:10]...)
+	w.publish("m009") // a twin in the same batch
+	w.send(amqp.Publishing{MessageId: "bad", Body: []byte("bad")})
+	w.publish(ids[10:]...)
+	var mu sync.Mutex
+	smallest := 100
+	c, stop = w.run(inbox.Options{Batch: 50, Concurrency: 1, Attempts: 2, HandleBatch: func(ctx context.Context, tx pgx.Tx, batch []inbox.Delivery) error {
+		seen := map[string]bool{}
+		for _, d := range batch {
+			if seen[d.ID] || d.ID < "m002" && d.ID != "bad" {
+				t.Errorf("%s is not new", d.ID)
+			}
+			seen[d.ID] = true
+		}
+		mu.Lock()
+		smallest = min(smallest, len(batch))
+		mu.Unlock()
+		return effects(ctx, tx, batch)
+	}})
+	w.awaitEffects(ids...)
+	w.await("one is parked", func() bool { return w.stats(c).Waiting == 1 })
+	w.awaitNothingLeft(c, stop)
+	if s := w.stats(c); s.Handled != 18 || s.Parked != 1 || s.Retried != 1 || s.Duplicates != 3 {
+		t.Errorf("stats: %+v", s)
+	}
+	if smallest != 1 {
+		t.Errorf("the smallest batch had %d messages, want the bad one alone", smallest)
+	}
+}
+
 // Messages of one key are handled in the order of arrival, whatever fails between.
 func TestOrderByKey(t *testing.T) {
 	batches(t, func(t *testing.T, batch int) {
@@ -401,6 +454,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"Consumer":    func(o *inbox.Options) { o.Consumer = "" },
 		"Queue":       func(o *inbox.Options) { o.Queue = "" },
 		"Handle":      func(o *inbox.Options) { o.Handle = nil },
+		"HandleBatch": func(o *inbox.Options) { o.HandleBatch = effects },
 		"Batch":       func(o *inbox.Options) { o.Batch = -1 },
 		"Concurrency": func(o *inbox.Options) { o.Concurrency = -1 },
 		"Prefetch":    func(o *inbox.Options) { o.Batch, o.Prefetch = 100, 10 },

@@ -167,6 +167,32 @@ func ExampleOptions_batch() {
 	// [payment-1 payment-2 payment-3] 1 parked
 }
 
+// Where one statement can have the effect of many messages, that is the fastest way.
+func ExampleOptions_handleBatch() {
+	ctx := context.Background()
+	s := openShop(ctx)
+	defer s.Close()
+	s.publish("payment-1", "payment-2", "payment-2", "payment-3")
+
+	_, finish := s.start(ctx, inbox.Options{
+		Batch:       100,
+		Concurrency: 1,
+		HandleBatch: func(ctx context.Context, tx pgx.Tx, batch []inbox.Delivery) error {
+			var ids []string
+			for _, d := range batch {
+				ids = append(ids, d.ID)
+			}
+			_, err := tx.Exec(ctx, "INSERT INTO payments (id) SELECT unnest($1::text[])", ids)
+			return err
+		},
+	})
+	finish(4)
+
+	fmt.Println(s.payments(ctx))
+	// Output:
+	// [payment-1 payment-2 payment-3]
+}
+
 // Messages of one account are handled in order, also when one has to be tried
 // again; those of other accounts do not wait for it.
 func ExampleOptions_key() {

@@ -12,8 +12,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Options are the options of a [Consumer]. Consumer, Queue, Handle and one of
-// Conn and Dial are needed; every other field may be left zero.
+// Options are the options of a [Consumer]. Consumer, Queue, one of Handle and
+// HandleBatch, and one of Conn and Dial are needed; every other field may be left zero.
 type Options struct {
 	// Consumer names who handles the messages: a message is handled once by each
 	// name. Processes that share the work share the name. A new name begins anew.
@@ -45,6 +45,13 @@ type Options struct {
 	// for different ones, and with tx holding what was done for other messages of
 	// the same batch.
 	Handle func(ctx context.Context, tx pgx.Tx, d Delivery) error
+	// HandleBatch takes the place of Handle, for effects that can be had of many
+	// messages by one statement. It is called once in a transaction, with those of
+	// the batch that are new, in order of arrival, at least one and no two with the
+	// same ID. What is said of Handle holds for it. When it fails, the halves of
+	// the batch are tried, down to the single message, which alone counts as
+	// failed: so [Permanent] is of use only then, and does no harm before.
+	HandleBatch func(ctx context.Context, tx pgx.Tx, batch []Delivery) error
 	// Before, if set, is called before the transaction begins, for messages that
 	// are not known to be handled. It is the place for what takes long and is not
 	// in the database, such as an HTTP call; what it returns is in
@@ -142,8 +149,11 @@ func (o Options) withDefaults() (Options, error) {
 	if err := checkID(o.Consumer); err != nil {
 		return o, fmt.Errorf("inbox: Options.Consumer: %w", err)
 	}
-	if o.Queue == "" || o.Handle == nil {
-		return o, errors.New("inbox: set Options.Queue and Options.Handle")
+	if o.Queue == "" {
+		return o, errors.New("inbox: set Options.Queue")
+	}
+	if (o.Handle == nil) == (o.HandleBatch == nil) {
+		return o, errors.New("inbox: set one of Options.Handle and Options.HandleBatch")
 	}
 	o.Concurrency = cmp.Or(o.Concurrency, 2)
 	o.Batch = cmp.Or(o.Batch, 1)

@@ -107,7 +107,7 @@ func (w *world) options(o inbox.Options) inbox.Options {
 	if o.Queue == "" {
 		o.Queue = "work"
 	}
-	if o.Handle == nil {
+	if o.Handle == nil && o.HandleBatch == nil {
 		o.Handle = effect
 	}
 	if o.Conn == nil && o.Dial == nil {

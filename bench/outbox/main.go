@@ -1,8 +1,8 @@
-// Bench measures the outbox relays of this repository beside what one would take
+// Outbox measures the outbox relays of this repository beside what one would take
 // instead: Watermill's forwarder. All publish over the same broker out of the
 // same database, in runs that alternate, each relay as a process of its own.
 //
-//	go -C bench run . [-short] [-runs N] [-only REGEXP] [-json FILE]
+//	go -C bench run ./outbox [-short] [-runs N] [-only REGEXP] [-json FILE]
 //
 // It is a module of its own, so that the course does not depend on Watermill.
 // It takes the servers from the environment (DATABASE_URL, AMQP_URL,
