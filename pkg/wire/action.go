@@ -12,7 +12,8 @@ type Action struct {
 	Until <-chan Action
 	// For is how long Delay holds the stream back.
 	For time.Duration
-	// SQLState is the code that Fail raises; 40001 when it is empty or no code.
+	// SQLState is the code that Fail raises in PostgreSQL; 40001 when it is empty
+	// or no code.
 	SQLState string
 }
 
@@ -27,7 +28,7 @@ const (
 	Delay ActionKind = "delay"
 	// Freeze stops the whole lane: neither this message nor any later one of
 	// this process passes, either way. It is the wire's half of a kill: what had
-	// passed before is a consistent prefix over both servers.
+	// passed before is a consistent prefix over all servers.
 	Freeze ActionKind = "freeze"
 	// Cut breaks this connection, both ways; the process lives and sees a reset.
 	// Towards the server what was forwarded before is delivered first.
@@ -45,11 +46,17 @@ const (
 	// x-overflow: reject-publish.
 	Reject ActionKind = "reject"
 	// Fail applies to a PostgreSQL Query or Execute: the server raises an error
-	// with SQLState in its place. Elsewhere it passes, and so it does for a
-	// ROLLBACK and in a transaction block that has failed already.
+	// with SQLState in its place. A ROLLBACK passes, and so does a statement in a
+	// transaction block that has failed already.
+	//
+	// An HTTP request is answered with 503, and the service never sees it; one
+	// that was sent while others wait for their responses passes. In the place of
+	// a response goes a 502: what was asked for is done, and the client does not
+	// know. Elsewhere Fail passes.
 	Fail ActionKind = "fail"
 	// Shutdown tells the client that the server goes away (FATAL 57P01, or
-	// connection.close 320), then cuts the connection.
+	// connection.close 320), then cuts the connection. HTTP has no such message:
+	// there it passes.
 	Shutdown ActionKind = "shutdown"
 	// Duplicate applies to a basic.publish: it passes, and Config.Twin is called
 	// with a copy for the caller to publish on a connection of its own.

@@ -412,6 +412,8 @@ func (c *amqpCodec) dropped() {
 
 func (c *amqpCodec) fail(string) ([]byte, bool) { return nil, false }
 
+func (c *amqpCodec) refuse() ([]byte, Message, bool) { return nil, Message{}, false }
+
 func (c *amqpCodec) heartbeat() ([]byte, time.Duration) {
 	if !c.s.open || c.s.heartbeat == 0 {
 		return nil, 0

@@ -41,12 +41,12 @@ func (s *amqpSession) channel(id uint16) *amqpChannel {
 	return c
 }
 
-func (s *amqpSession) shutdown() []byte {
+func (s *amqpSession) shutdown() ([]byte, bool) {
 	if !s.open || s.downInFrame {
-		return nil
+		return nil, true
 	}
 	return amqpFrame(amqpFrameMethod, 0, amqpArgs(amqpClose, uint16(320),
-		"CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'", uint16(0), uint16(0)))
+		"CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'", uint16(0), uint16(0))), true
 }
 
 // leave asks the broker to close. It answers only after every channel has dealt
@@ -66,6 +66,8 @@ func (s *amqpSession) leave() ([]byte, bool) {
 func (s *amqpSession) left() bool { return s.closed }
 
 func (s *amqpSession) busy() bool { return false }
+
+func (s *amqpSession) unanswered() int { return 0 }
 
 // confirmed says what to tell the client in place of an ack of the broker's,
 // where some of its publishes were struck. Where none was, changed is false.

@@ -46,6 +46,10 @@ type codec interface {
 	nack(ahead bool) ([]byte, bool)
 	fail(sqlState string) ([]byte, bool)
 	twin(func(Publishing)) bool
+	// refuse applies Fail where the server is not to see the message at all. It
+	// returns what the client is told in the server's place, and reports false
+	// where that does not apply.
+	refuse() (answer []byte, m Message, ok bool)
 	// heartbeat returns what keeps the destination from giving the connection up
 	// while a message is held, and how often to send it; 0 for never.
 	heartbeat() ([]byte, time.Duration)
@@ -53,9 +57,10 @@ type codec interface {
 
 // session is what the two codecs of a connection know together.
 type session interface {
-	// shutdown returns what a server that is going away tells its client, or nil
-	// when the client is in the middle of a message.
-	shutdown() []byte
+	// shutdown returns what a server that is going away tells its client, nil
+	// when the client is in the middle of a message, and false where servers do
+	// not say so.
+	shutdown() ([]byte, bool)
 	// leave returns what ends the connection towards the server in an orderly
 	// way, once all that was forwarded has been dealt with, and whether the
 	// server then answers. Without an answer to wait for, a FIN ends it.
@@ -64,4 +69,6 @@ type session interface {
 	left() bool
 	// busy says that the server is at work on something that it will answer.
 	busy() bool
+	// unanswered counts the HTTP requests that were forwarded and not answered.
+	unanswered() int
 }

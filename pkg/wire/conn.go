@@ -14,8 +14,8 @@ import (
 // passed before.
 const partingTime = 250 * time.Millisecond
 
-// settleTime bounds how long PostgreSQL may work on what was forwarded before it
-// is told that the client has gone.
+// settleTime bounds how long PostgreSQL, or a service, may work on what was
+// forwarded before it is told that the client has gone.
 const settleTime = 250 * time.Millisecond
 
 // conn is one connection of a process and its counterpart to the server. Two
@@ -24,6 +24,7 @@ const settleTime = 250 * time.Millisecond
 type conn struct {
 	lane   *Lane
 	proto  Protocol
+	name   string // of the service, if the protocol is HTTP
 	client net.Conn
 
 	// Set before the pumps start.
@@ -44,8 +45,8 @@ type conn struct {
 	polite  bool // let the client close its side
 }
 
-func newConn(l *Lane, proto Protocol, client net.Conn) *conn {
-	return &conn{lane: l, proto: proto, client: client, gone: make(chan struct{}), settled: make(chan struct{})}
+func newConn(l *Lane, proto Protocol, name string, client net.Conn) *conn {
+	return &conn{lane: l, proto: proto, name: name, client: client, gone: make(chan struct{}), settled: make(chan struct{})}
 }
 
 // serve runs the connection until both sides have ended.
@@ -71,11 +72,14 @@ func (c *conn) serve() {
 		c.await()
 		return
 	}
-	server, err := p.dial(c.lane.ctx, c.proto)
+	server, err := p.dial(c.lane.ctx, c.proto, c.name)
 	if err != nil {
 		p.log.Error("wire: no connection to the server", "process", c.lane.process, "error", err)
 		if c.proto == PG && !cancel {
 			_, _ = c.client.Write(pgError("FATAL", "08006", err.Error()))
+		}
+		if c.proto == HTTP {
+			reset(c.client)
 		}
 		return
 	}
@@ -101,16 +105,21 @@ func (c *conn) start(server net.Conn, greeting []byte) bool {
 	p := c.lane.proxy
 	toServer, toClient := newSink(server), newSink(c.client)
 	var up, down codec
-	if c.proto == PG {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch c.proto {
+	case PG:
 		s := newPGSession(&p.sql, p.cfg.MaxDetail)
 		up, down, c.session = &pgUp{s: s}, &pgDown{s: s}, s
-	} else {
+	case AMQP:
 		s := &amqpSession{channels: make(map[uint16]*amqpChannel)}
 		c.session = s
 		up, down = newAMQPCodec(s, ToServer, p.cfg.MaxDetail), newAMQPCodec(s, ToClient, p.cfg.MaxDetail)
+	case HTTP:
+		s := &httpSession{service: c.name}
+		c.session = s
+		up, down = newHTTPCodec(s, ToServer, p.cfg.MaxDetail), newHTTPCodec(s, ToClient, p.cfg.MaxDetail)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if c.lane.closing {
 		return false
 	}
@@ -128,6 +137,11 @@ func (c *conn) greet(buf []byte) (_ []byte, cancel bool, err error) {
 	for {
 		if c.proto == AMQP && len(buf) >= 8 {
 			return buf, false, checkAMQPHeader(buf)
+		}
+		if c.proto == HTTP {
+			if enough, err := checkHTTP(buf); enough {
+				return buf, false, err
+			}
 		}
 		if c.proto == PG {
 			n, code, err := framePGStartup(buf)
@@ -295,8 +309,9 @@ func (c *conn) leaveLocked() {
 
 // settle waits until the server has answered all that it was sent and can
 // answer. A PostgreSQL with client_connection_check_interval set would drop what
-// it has not done yet on finding the connection closed. A statement that takes
-// long, for a lock perhaps, is not waited for.
+// it has not done yet on finding the connection closed, and a service may end
+// the request's context. A statement that takes long, for a lock perhaps, or a slow
+// service is not waited for.
 func (c *conn) settle() {
 	timer := time.NewTimer(settleTime)
 	defer timer.Stop()

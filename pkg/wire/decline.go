@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"strings"
 	"time"
 )
 
@@ -35,6 +37,24 @@ func checkAMQPHeader(in []byte) error {
 		return declined{errors.New("the client speaks AMQP 1.0: only AMQP 0-9-1 is understood"), amqpHeader}
 	}
 	return nil
+}
+
+// http2Preface is what a client that knows of HTTP/2 begins with: RFC 9113,
+// section 3.4.
+const http2Preface = "PRI * HTTP/2.0"
+
+// checkHTTP reads the first bytes of a client of a service. It tells whether
+// they are enough to know that it speaks HTTP/1.
+func checkHTTP(in []byte) (enough bool, err error) {
+	switch {
+	case beginsTLS(in):
+		return true, declined{errors.New("the client speaks TLS: use an http:// address"), tlsAlert}
+	case strings.HasPrefix(string(in), http2Preface):
+		return true, declined{errors.New("the client speaks HTTP/2 without asking: only HTTP/1.1 is understood"),
+			httpAnswer(http.StatusHTTPVersionNotSupported, "only HTTP/1.1 is understood\n", false, true)}
+	}
+	undecided := len(in) < 2 && (len(in) == 0 || in[0] == 22) || strings.HasPrefix(http2Preface, string(in))
+	return !undecided, nil
 }
 
 // decline tells the client why. It closes only when that has been taken, for a

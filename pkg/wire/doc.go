@@ -1,14 +1,15 @@
 // Package wire is a debugger for wires: a proxy that stands between a process
-// and its PostgreSQL and RabbitMQ servers, understands what they say to each
-// other message by message, and can hold, drop, fail or cut at any of them.
+// and its servers, PostgreSQL, RabbitMQ and HTTP services, understands what they
+// say to each other message by message, and can hold, drop, fail or cut at any of
+// them.
 //
 // It answers the question that no unit test answers: what is left behind when
 // the process dies, or a connection breaks, exactly here?
 //
 // # A first look
 //
-// A [Proxy] knows the two servers. A [Lane] gives one process addresses of its
-// own to dial in their place. Whatever the process then does is recorded:
+// A [Proxy] knows the servers. A [Lane] gives one process addresses of its own to
+// dial in their place. Whatever the process then does is recorded:
 //
 //	proxy, err := wire.New(wire.Config{Postgres: "127.0.0.1:5432", AMQP: "127.0.0.1:5672"})
 //	lane, err := proxy.Lane()
@@ -19,11 +20,17 @@
 //		}
 //	}
 //
+// A process that calls HTTP services finds each of them by its name:
+//
+//	proxy, err := wire.New(wire.Config{Services: map[string]string{"payments": "127.0.0.1:8080"}})
+//	lane, err := proxy.Lane()
+//	base := "http://" + lane.Service("payments")
+//
 // # Messages, steps and points
 //
 // Each protocol message becomes a [Message] with the name that people give it:
-// COMMIT, INSERT outbox, basic.publish order.placed, basic.ack ≤3. Some are
-// steps: moments at which it makes a difference whether the process dies before
+// COMMIT, INSERT outbox, basic.publish order.placed, basic.ack ≤3, POST /charges,
+// 201 POST /charges. Some are steps: moments at which it makes a difference whether the process dies before
 // or after. The others are recorded between them: Parse, Bind, rows, the
 // handshakes, heartbeats.
 //
@@ -32,12 +39,15 @@
 // Steps back are what ends a statement, errors and notifications. An empty query,
 // which pools send as a ping when they feel like it, is none. In AMQP every
 // method is a step but those of the connection; a publish or deliver is one
-// message with its header and body.
+// message with its header and body. In HTTP each request is one, and each response
+// but an interim one (100 to 199), with its head and body.
 //
 // A [Point] says where a message passed, in coordinates that do not change when
 // the streams of a run interleave differently: process, protocol, connection,
 // direction, and the number of steps in that stream. "p1.pg1>5" is the fifth
-// step that process 1 sent on its first PostgreSQL connection.
+// step that process 1 sent on its first PostgreSQL connection. The connections to
+// all services are counted together, in the order in which they first say
+// something; Message.Service tells which service it is.
 //
 // Further rows of one result, the parts of a COPY, repeated heartbeats and the
 // server's parameters go into the entry of the first of them, so that a trace
@@ -48,7 +58,12 @@
 // looking at SQL, not by running it: a SELECT is taken to read unless it calls
 // pg_notify, or is nothing but a call of a function that is not known to be
 // harmless; DO, CALL and EXECUTE are taken to write. In a text of more than
-// 64 KiB only the start is looked at.
+// 64 KiB only the start is looked at. Of an HTTP request the method tells: GET,
+// HEAD, OPTIONS and TRACE read, and any other is a [Call].
+//
+// A Detail shows the SQL or the start of a body. Of an HTTP head it shows the
+// headers Idempotency-Key, Idempotent-Replayed and Retry-After, and no other:
+// they may be secrets, as the query may.
 //
 // # Faults
 //
@@ -63,21 +78,23 @@
 //     towards the client it makes the ambiguous commit: done, and nobody knows.
 //   - [Blackhole] swallows a stream silently. It shows what a kill cannot: a
 //     program that takes "written to the socket" for "received".
-//   - [Nack] has a publish refused, [Fail] a statement, [Shutdown] announces the
-//     end of the server, [Duplicate] hands over a copy of a publish for the
-//     caller to publish again, [Delay] takes its time.
+//   - [Nack] has a publish refused, [Fail] a statement or a request, [Shutdown]
+//     announces the end of the server, [Duplicate] hands over a copy of a publish
+//     for the caller to publish again, [Delay] takes its time.
 //   - [Hold] waits until it is told what to do: that is stepping.
 //
-// What Fail raises is raised by the server itself, so that the transaction is in
-// the state it would be in. A failed COMMIT rolls back. Nack lets the broker
+// What Fail raises in PostgreSQL is raised by the server itself, so that the
+// transaction is in the state it would be in. A failed COMMIT rolls back. An HTTP
+// request that fails never reaches its service, and the proxy answers 503; at a
+// response Fail says 502 in its place, so that what was done looks undone. Nack lets the broker
 // drop the message and turns its confirm into a refusal, so that delivery tags
 // stay as they are.
 //
-// # One order over both servers
+// # One order over all servers
 //
 // Decide is called under one lock for all streams of all lanes, and the message
 // is forwarded under that lock. So what has passed at any moment is a prefix of
-// one sequence over both servers, and [Trace] is that sequence. Forwarding only
+// one sequence over all servers, and [Trace] is that sequence. Forwarding only
 // fills a buffer; it is written out after the lock is left, so a peer that does
 // not read holds up nothing but its own connection.
 //
@@ -87,6 +104,11 @@
 // and have ended the sessions: then locks are free, transactions rolled back,
 // replication slots unused, and unsettled deliveries back in their queues. There
 // is nothing to wait for after it, and no sleep needed before looking.
+//
+// Of a service the proxy can know two things: that it has answered, and that it
+// has closed the connection. Close gives it a quarter of a second to answer, tells
+// it then that the client has gone, and waits until it closes the connection. With
+// net/http the handler has returned by then. The context of Close bounds all that.
 //
 // A broker is asked to close the connection, in the client's name, for it deals
 // with all earlier frames first; a broken connection would end its channels at
@@ -99,11 +121,21 @@
 // sslmode=prefer goes on without), and the servers are spoken to without it. Who
 // begins with TLS (sslnegotiation=direct, amqps) gets a TLS alert, and who speaks
 // AMQP 1.0 the header of 0-9-1.
-// PostgreSQL messages and AMQP bodies over 64 KiB are decided on their first
-// part, and the rest streams through; a freeze in the middle leaves the server
-// with a part of a message, which it ignores. A connection whose bytes make no
-// sense is cut, and the trace says why. Memory does not depend on the lengths
-// that peers claim.
+//
+// A client of a service that speaks TLS gets the
+// alert too, one that begins with HTTP/2 gets 505, and what is no HTTP/1.1, or not
+// strictly so, 400. An upgrade to another protocol passes as a request, for most
+// services ignore it; where one agrees the connection is cut.
+//
+// PostgreSQL messages, AMQP bodies and HTTP messages over 64 KiB are decided on
+// their first part, and the rest streams through; a freeze in the middle leaves
+// the server with a part of a message, which it ignores. An HTTP message is
+// decided on its head where the rest comes only later: a request that expects to
+// be told to continue, a stream of events, a response that ends with its
+// connection. A client that closes its half of a connection is taken to be gone.
+//
+// A connection whose bytes make no sense is cut, and the trace says why. Memory
+// does not depend on the lengths that peers claim.
 //
 // Replication streams pass: their messages are named (wal commit, standby
 // status) but are no steps. A cancel request passes as connection 0. While a

@@ -17,10 +17,12 @@ func (s *stream) apply(pc piece, act Action) (entry int, after func()) {
 		c.leaveLocked()
 		return s.struck(Cut), c.cut
 	case Shutdown:
-		c.down.dst.add(c.session.shutdown())
-		c.polite = true
-		c.leaveLocked()
-		return s.struck(Shutdown), c.part
+		if goodbye, ok := c.session.shutdown(); ok {
+			c.down.dst.add(goodbye)
+			c.polite = true
+			c.leaveLocked()
+			return s.struck(Shutdown), c.part
+		}
 	case Blackhole:
 		s.swallow = Blackhole
 		return s.struck(Blackhole), nil
@@ -31,6 +33,9 @@ func (s *stream) apply(pc piece, act Action) (entry int, after func()) {
 	case Fail:
 		if data, ok := s.codec.fail(act.SQLState); ok {
 			return s.replaced(Fail, data), nil
+		}
+		if data, answer, ok := s.codec.refuse(); ok {
+			return s.replaced(Fail, nil), c.answer(data, answer)
 		}
 	case Duplicate:
 		if p.cfg.Twin != nil && s.codec.twin(p.deliverTwin) {
@@ -46,6 +51,28 @@ func (s *stream) apply(pc piece, act Action) (entry int, after func()) {
 		p.cfg.Observe(m)
 	}
 	return entry, nil
+}
+
+// answer gives the client what a fault says in the server's place, as a step of
+// the stream from the server. Nobody is asked about it. What it returns is to be
+// done after leaving the ordering lock.
+func (c *conn) answer(data []byte, m Message) (after func()) {
+	s, p := c.down, c.lane.proxy
+	s.index++
+	p.steps.Add(1)
+	s.run.kind = ""
+	m.Point = Point{Process: c.lane.process, Protocol: c.proto, Conn: c.id, Dir: ToClient, Index: s.index}
+	if s.swallow != "" {
+		m.Fault = string(s.swallow)
+		p.rec.add(&m)
+		return nil
+	}
+	s.dst.add(data)
+	p.rec.add(&m)
+	if p.cfg.Observe != nil {
+		p.cfg.Observe(&m)
+	}
+	return func() { _ = s.dst.flush() }
 }
 
 // struck records a message that does not pass.

@@ -162,6 +162,32 @@ func FuzzAMQP(f *testing.F) {
 	})
 }
 
+func FuzzHTTP(f *testing.F) {
+	const request = "POST /charges?a=b HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\n"
+	f.Add(request+"Content-Length: 5\r\n\r\nhelloGET / HTTP/1.1\r\n\r\n", true, 3)
+	f.Add(request+"Transfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\nA: b\r\n\r\n", true, 1)
+	f.Add(request+"Expect: 100-continue\r\nContent-Length: 4\r\n\r\nab", true, 1000)
+	f.Add(request+"Content-Length: 99999999999999999\r\n\r\nab", true, 7)
+	f.Add(request+"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", true, 7)
+	f.Add("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", false, 2)
+	f.Add("HTTP/1.0 200\r\n\r\nto the end", false, 4)
+	f.Add("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", false, 9)
+	f.Fuzz(func(t *testing.T, data string, up bool, chunk int) {
+		if chunk < 1 {
+			chunk = 1
+		}
+		s := &httpSession{waiting: []httpRequest{{name: "HEAD /", noBody: true}, {name: "POST /", effect: Call}}}
+		dir := ToClient
+		if up {
+			dir = ToServer
+		}
+		out, taken, _, _ := feed(t, newHTTPCodec(s, dir, defaultMaxDetail), []byte(data), chunk)
+		if string(out) != data[:taken] {
+			t.Fatalf("%q came out as %q", data[:taken], out)
+		}
+	})
+}
+
 func FuzzSQL(f *testing.F) {
 	for _, c := range sqlCases {
 		f.Add(c.sql)

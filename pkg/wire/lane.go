@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +19,8 @@ type Lane struct {
 	process int
 	pg      net.Listener
 	amqp    net.Listener
-	frozen  atomic.Bool // set under the ordering lock
+	http    map[string]net.Listener // by the service's name
+	frozen  atomic.Bool             // set under the ordering lock
 	wg      sync.WaitGroup
 
 	ctx    context.Context // ends when the lane closes: dials stop
@@ -39,21 +42,12 @@ func openLane(p *Proxy) (*Lane, error) {
 		ended:  make(chan struct{}),
 		conns:  make(map[*conn]struct{}),
 		opened: make(map[Protocol]int),
+		http:   make(map[string]net.Listener),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	for _, want := range []struct {
-		server string
-		ln     *net.Listener
-	}{{p.cfg.Postgres, &l.pg}, {p.cfg.AMQP, &l.amqp}} {
-		if want.server == "" {
-			continue
-		}
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			l.closeListeners()
-			return nil, fmt.Errorf("wire: open an address for a process: %w", err)
-		}
-		*want.ln = ln
+	if err := l.listen(); err != nil {
+		l.closeListeners()
+		return nil, fmt.Errorf("wire: open an address for a process: %w", err)
 	}
 
 	p.mu.Lock()
@@ -65,12 +59,38 @@ func openLane(p *Proxy) (*Lane, error) {
 	p.lanes = append(p.lanes, l)
 	l.process = len(p.lanes)
 	if l.pg != nil {
-		l.wg.Go(func() { l.accept(l.pg, PG) })
+		l.wg.Go(func() { l.accept(l.pg, PG, "") })
 	}
 	if l.amqp != nil {
-		l.wg.Go(func() { l.accept(l.amqp, AMQP) })
+		l.wg.Go(func() { l.accept(l.amqp, AMQP, "") })
+	}
+	for name, ln := range l.http {
+		l.wg.Go(func() { l.accept(ln, HTTP, name) })
 	}
 	return l, nil
+}
+
+// listen opens an address for each server.
+func (l *Lane) listen() (err error) {
+	const free = "127.0.0.1:0"
+	if l.proxy.cfg.Postgres != "" {
+		if l.pg, err = net.Listen("tcp", free); err != nil {
+			return err
+		}
+	}
+	if l.proxy.cfg.AMQP != "" {
+		if l.amqp, err = net.Listen("tcp", free); err != nil {
+			return err
+		}
+	}
+	for name := range l.proxy.cfg.Services {
+		ln, err := net.Listen("tcp", free)
+		if err != nil {
+			return err
+		}
+		l.http[name] = ln
+	}
+	return nil
 }
 
 // Process returns the number of the process that the lane is for.
@@ -81,6 +101,24 @@ func (l *Lane) Postgres() string { return address(l.pg) }
 
 // AMQP returns the "host:port" that stands for the broker, or "".
 func (l *Lane) AMQP() string { return address(l.amqp) }
+
+// Service returns the "host:port" that stands for the service of that name, or
+// "".
+func (l *Lane) Service(name string) string { return address(l.http[name]) }
+
+// Unanswered returns how many HTTP requests of the lane's have been forwarded
+// and not answered yet. Those on a connection that its client has left count
+// until the service has ended it, and none counts when the lane is closed.
+func (l *Lane) Unanswered() (n int) {
+	l.proxy.mu.Lock()
+	defer l.proxy.mu.Unlock()
+	for c := range l.conns {
+		if c.session != nil {
+			n += c.session.unanswered()
+		}
+	}
+	return n
+}
 
 func address(ln net.Listener) string {
 	if ln == nil {
@@ -145,6 +183,11 @@ func (l *Lane) endHolds() {
 // waited for. A broker is asked to close the connection, which ends the channels
 // in order. Messages held back are dropped.
 //
+// A service gets the same quarter of a second to answer the requests that have
+// reached it, and is then told that the client has gone. What it goes on doing
+// the proxy cannot see; it waits until the service has closed the connection,
+// which Go's net/http does when the handler has returned.
+//
 // When ctx ends first, the connections left are broken off, and the error says
 // how many. Close may be called again, from anywhere.
 func (l *Lane) Close(ctx context.Context) error {
@@ -192,7 +235,7 @@ func (l *Lane) Close(ctx context.Context) error {
 }
 
 func (l *Lane) closeListeners() {
-	for _, ln := range []net.Listener{l.pg, l.amqp} {
+	for _, ln := range append(slices.Collect(maps.Values(l.http)), l.pg, l.amqp) {
 		if ln != nil {
 			_ = ln.Close()
 		}
@@ -200,7 +243,7 @@ func (l *Lane) closeListeners() {
 }
 
 // accept serves the connections that arrive at an address.
-func (l *Lane) accept(ln net.Listener, proto Protocol) {
+func (l *Lane) accept(ln net.Listener, proto Protocol, name string) {
 	for {
 		client, err := ln.Accept()
 		if err != nil {
@@ -215,7 +258,7 @@ func (l *Lane) accept(ln net.Listener, proto Protocol) {
 			}
 			continue
 		}
-		c := newConn(l, proto, client)
+		c := newConn(l, proto, name, client)
 		l.proxy.mu.Lock()
 		if l.closing {
 			l.proxy.mu.Unlock()

@@ -177,6 +177,7 @@ func (d *pgDown) dropped()                           { d.restDrop = true }
 func (d *pgDown) nack(bool) ([]byte, bool)           { return nil, false }
 func (d *pgDown) fail(string) ([]byte, bool)         { return nil, false }
 func (d *pgDown) twin(func(Publishing)) bool         { return false }
+func (d *pgDown) refuse() ([]byte, Message, bool)    { return nil, Message{}, false }
 func (d *pgDown) heartbeat() ([]byte, time.Duration) { return nil, 0 }
 
 // spaced turns "BindComplete" into "bind complete".

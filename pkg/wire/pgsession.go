@@ -165,12 +165,14 @@ func (s *pgSession) idle() bool {
 	return s.started && !s.replication && !s.inBlock && !s.failed && len(s.queue) == 0
 }
 
-func (s *pgSession) shutdown() []byte {
+func (s *pgSession) shutdown() ([]byte, bool) {
 	if s.downRest > 0 {
-		return nil
+		return nil, true
 	}
-	return pgError("FATAL", "57P01", "terminating connection due to administrator command")
+	return pgError("FATAL", "57P01", "terminating connection due to administrator command"), true
 }
+
+func (s *pgSession) unanswered() int { return 0 }
 
 // leave has no words: PostgreSQL deals with all it was sent, then finds the
 // end of the stream, rolls back and ends the session.

@@ -235,8 +235,9 @@ func (u *pgUp) passed() {
 
 func (u *pgUp) dropped() { u.restDrop = true }
 
-func (u *pgUp) nack(bool) ([]byte, bool)   { return nil, false }
-func (u *pgUp) twin(func(Publishing)) bool { return false }
+func (u *pgUp) nack(bool) ([]byte, bool)        { return nil, false }
+func (u *pgUp) twin(func(Publishing)) bool      { return false }
+func (u *pgUp) refuse() ([]byte, Message, bool) { return nil, Message{}, false }
 
 func (u *pgUp) heartbeat() ([]byte, time.Duration) { return nil, 0 }
 

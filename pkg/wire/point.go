@@ -6,13 +6,14 @@ import (
 	"strings"
 )
 
-// Protocol names one of the two protocols the proxy understands.
+// Protocol names one of the protocols the proxy understands.
 type Protocol string
 
 // The protocols.
 const (
 	PG   Protocol = "pg"   // PostgreSQL frontend/backend protocol, version 3
 	AMQP Protocol = "amqp" // AMQP 0-9-1
+	HTTP Protocol = "http" // HTTP/1.1
 )
 
 // Direction is the way a message travels.
@@ -64,6 +65,8 @@ func ParsePoint(s string) (Point, error) {
 		p.Protocol = PG
 	case strings.HasPrefix(stream, string(AMQP)):
 		p.Protocol = AMQP
+	case strings.HasPrefix(stream, string(HTTP)):
+		p.Protocol = HTTP
 	default:
 		return Point{}, bad
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"strings"
 	"sync"
@@ -24,9 +25,14 @@ const (
 type Config struct {
 	// Postgres and AMQP are the servers' addresses, "host:port" or the path of a
 	// unix socket. A protocol whose address is empty is not proxied; at least one
-	// is needed. The proxy speaks to the servers without TLS.
+	// address is needed, here or below. The proxy speaks to the servers without
+	// TLS.
 	Postgres string
 	AMQP     string
+
+	// Services are the addresses of HTTP services by name, "host:port" or the
+	// path of a unix socket. They are spoken to in HTTP/1.1, without TLS.
+	Services map[string]string
 
 	// Decide is asked about each message before it is forwarded. It is called
 	// under the ordering lock, so one call at a time over all streams of all
@@ -50,7 +56,7 @@ type Config struct {
 	Logger    *slog.Logger // nil logs nothing
 }
 
-// Proxy stands between any number of processes and two servers. Each process
+// Proxy stands between any number of processes and their servers. Each process
 // gets a [Lane], with addresses of its own. All methods may be called at any
 // time from any goroutine, but see Config.Decide.
 type Proxy struct {
@@ -61,7 +67,7 @@ type Proxy struct {
 
 	// mu is the ordering lock: it is held from a message's arrival until it is
 	// forwarded or swallowed, so that what has passed at any moment is a
-	// consistent prefix over all connections to both servers. Forwarding only
+	// consistent prefix over all connections to all servers. Forwarding only
 	// fills buffers; no read, write or wait happens under it.
 	mu     sync.Mutex
 	rec    recorder
@@ -73,17 +79,26 @@ type Proxy struct {
 // New returns a Proxy. It does not dial: that happens for each connection that
 // a client makes. The trace begins now.
 func New(cfg Config) (*Proxy, error) {
-	if cfg.Postgres == "" && cfg.AMQP == "" {
-		return nil, errors.New("wire: no server to stand before: set Config.Postgres or Config.AMQP")
+	if cfg.Postgres == "" && cfg.AMQP == "" && len(cfg.Services) == 0 {
+		return nil, errors.New("wire: no server to stand before: set Config.Postgres, Config.AMQP or Config.Services")
 	}
 	for _, addr := range []string{cfg.Postgres, cfg.AMQP} {
-		if addr == "" || strings.HasPrefix(addr, "/") {
+		if addr == "" {
 			continue
 		}
-		if _, _, err := net.SplitHostPort(addr); err != nil || strings.Contains(addr, "/") {
-			return nil, fmt.Errorf("wire: server address %q is not host:port: take the host and port out of the URL", addr)
+		if err := checkAddress(addr); err != nil {
+			return nil, err
 		}
 	}
+	for name, addr := range cfg.Services {
+		if name == "" {
+			return nil, errors.New("wire: a service without a name")
+		}
+		if err := checkAddress(addr); err != nil {
+			return nil, err
+		}
+	}
+	cfg.Services = maps.Clone(cfg.Services)
 	if cfg.MaxDetail <= 0 {
 		cfg.MaxDetail = defaultMaxDetail
 	}
@@ -97,6 +112,16 @@ func New(cfg Config) (*Proxy, error) {
 	p.rec = recorder{began: time.Now(), max: cfg.MaxTrace}
 	p.sql = sqlNames{detail: cfg.MaxDetail}
 	return p, nil
+}
+
+func checkAddress(addr string) error {
+	if strings.HasPrefix(addr, "/") {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(addr); err != nil || strings.Contains(addr, "/") {
+		return fmt.Errorf("wire: server address %q is not host:port: take the host and port out of the URL", addr)
+	}
+	return nil
 }
 
 // Lane opens addresses for one more process. The first lane is process 1.
@@ -149,11 +174,14 @@ func (p *Proxy) Close() error {
 	return errors.Join(errs...)
 }
 
-// dial connects to the server of a protocol.
-func (p *Proxy) dial(ctx context.Context, proto Protocol) (net.Conn, error) {
+// dial connects to the server of a protocol; of HTTP, to the service name.
+func (p *Proxy) dial(ctx context.Context, proto Protocol, name string) (net.Conn, error) {
 	addr := p.cfg.Postgres
-	if proto == AMQP {
+	switch proto {
+	case AMQP:
 		addr = p.cfg.AMQP
+	case HTTP:
+		addr = p.cfg.Services[name]
 	}
 	network := "tcp"
 	if strings.HasPrefix(addr, "/") {

@@ -301,6 +301,13 @@ func (s *stream) malformed(err error) func() {
 	}
 	p.rec.add(&s.msg)
 	s.swallow = Cut
+	var d declined
+	if errors.As(err, &d) {
+		s.c.down.dst.add(d.answer)
+		s.c.polite = true
+		s.c.leaveLocked()
+		return s.c.part
+	}
 	s.c.leaveLocked()
 	if s.dir == ToClient {
 		s.c.answers = false // it would not be understood

@@ -37,12 +37,13 @@ func TestPoints(t *testing.T) {
 	for _, p := range []Point{
 		{Process: 1, Protocol: PG, Conn: 1, Dir: ToServer, Index: 5},
 		{Process: 12, Protocol: AMQP, Conn: 3, Dir: ToClient, Index: 0},
+		{Process: 1, Protocol: HTTP, Conn: 2, Dir: ToClient, Index: 7},
 	} {
 		if got, err := ParsePoint(p.String()); err != nil || got != p {
 			t.Errorf("%s is read as %+v, %v", p, got, err)
 		}
 	}
-	for _, bad := range []string{"", "p1", "p1.pg1", "1.pg1>5", "p1.http1>5", "px.pg1>5", "p1.pg>5", "p1.pg1>", "p1.pg1>x"} {
+	for _, bad := range []string{"", "p1", "p1.pg1", "1.pg1>5", "p1.smtp1>5", "px.pg1>5", "p1.pg>5", "p1.pg1>", "p1.pg1>x"} {
 		if _, err := ParsePoint(bad); err == nil {
 			t.Errorf("%q was read as a point", bad)
 		}
