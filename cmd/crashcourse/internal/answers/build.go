@@ -35,7 +35,7 @@ func (e *CompileError) Error() string { return "the answer does not compile:\n" 
 var allowed = []string{
 	"github.com/jackc/pgx/v5", "github.com/jackc/pglogrepl", "github.com/rabbitmq/amqp091-go", "github.com/google/uuid",
 	"github.com/sony/gobreaker/v2", "golang.org/x/sync", "crashcourse/exercises",
-	"crashcourse/pkg/exercise", "crashcourse/pkg/outbox", "crashcourse/pkg/inbox", "crashcourse/pkg/postgres", "crashcourse/pkg/broker",
+	"crashcourse/pkg/exercise", "crashcourse/pkg/outbox", "crashcourse/pkg/inbox", "crashcourse/pkg/breaker", "crashcourse/pkg/postgres", "crashcourse/pkg/broker",
 }
 
 // Build compiles the source of an answer to the exercise id, in any package, and
