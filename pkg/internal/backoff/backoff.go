@@ -10,11 +10,21 @@ import (
 // Wait returns how long to wait after so many failures in a row: low, doubled
 // with each, at most high, less a random part of up to one half.
 func Wait(failures int, low, high time.Duration) time.Duration {
-	d := high
-	if shift := failures - 1; shift < 30 && low<<shift < high {
-		d = low << shift
-	}
+	d := grown(failures, low, high)
 	return d - rand.N(d/2+1)
+}
+
+// Full is Wait with full jitter: anything from 0 to low, doubled with each failure,
+// at most high. It spreads those who have failed at the same time most.
+func Full(failures int, low, high time.Duration) time.Duration {
+	return rand.N(grown(failures, low, high) + 1)
+}
+
+func grown(failures int, low, high time.Duration) time.Duration {
+	if shift := failures - 1; shift < 62 && low < high>>shift {
+		return low << shift
+	}
+	return high
 }
 
 // Sleep waits for d, or until ctx ends, and reports whether it waited for d.
