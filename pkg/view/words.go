@@ -51,6 +51,7 @@ type words struct {
 	// The crash matrix.
 	Matrix                string
 	Point                 string
+	PointCode             string
 	PointsFrom            string // {from} {to}
 	Process               string // {n}
 	WholeRuns             string
@@ -236,6 +237,7 @@ func english() *words {
 
 		Matrix:         "Every point and fault",
 		Point:          "before …",
+		PointCode:      "p1.pg1>4 is a point: process 1, its first connection to PostgreSQL, before the fourth step that it sends (<: that comes back).",
 		PointsFrom:     "Points {from} to {to}",
 		Process:        "process {n}",
 		WholeRuns:      "Whole runs",
