@@ -104,11 +104,11 @@ func (n *run) stopAndStartAgain(ctx context.Context) ([]Violation, error) {
 		if _, err := n.watch(ctx); err != nil {
 			return nil, err
 		}
-		now := time.Now()
+		now, calling := time.Now(), n.calling()
 		n.mu.Lock()
 		steps := n.steps[last.N]
 		quiet := now.Sub(n.lastWork) > restAfter
-		silent := now.Sub(n.lastStep) > restAfter && now.Sub(n.busyAt[last.N]) > restAfter
+		silent := !calling && now.Sub(n.lastStep) > restAfter && now.Sub(n.busyAt[last.N]) > restAfter
 		n.mu.Unlock()
 		if quiet && (steps > 12 || steps > 0 && silent) {
 			break

@@ -55,8 +55,10 @@ var programs = map[string]func(context.Context) error{
 			return err
 		})
 	},
-	"idle": func(context.Context) error { select {} },
-	"ends": func(context.Context) error { return nil },
+	"charges":            charges(false),
+	"charges with a key": charges(true),
+	"idle":               func(context.Context) error { select {} },
+	"ends":               func(context.Context) error { return nil },
 	"spins": func(context.Context) error {
 		for x := 0; ; x++ {
 			_ = x

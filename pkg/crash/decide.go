@@ -30,7 +30,7 @@ func (n *run) decide(m *wire.Message) wire.Action {
 	defer n.mu.Unlock()
 	n.lastStep = time.Now()
 	switch m.Effect {
-	case wire.Write, wire.Publish, wire.Ack, wire.Confirm, wire.Deliver, wire.Return:
+	case wire.Write, wire.Publish, wire.Ack, wire.Confirm, wire.Deliver, wire.Return, wire.Call:
 		n.lastWork = n.lastStep
 	}
 	n.steps[m.Process]++

@@ -1,9 +1,10 @@
-// Package crash runs a program against a real PostgreSQL and a real RabbitMQ,
-// crashes it at every step of its conversation with them, and says what it lost.
+// Package crash runs a program against a real PostgreSQL, a real RabbitMQ and the
+// HTTP services that it calls, crashes it at every step of its conversation with
+// them, and says what it lost.
 //
 // The program is any executable that takes its addresses from DATABASE_URL and
-// AMQP_URL. It is started behind a [wire.Proxy], which understands both
-// protocols. A first run without faults shows which messages the program
+// AMQP_URL. It is started behind a [wire.Proxy], which understands what they say.
+// A first run without faults shows which messages the program
 // exchanges. Then it is run again and again, and each time one fault strikes at
 // one of those messages: the process is killed there, its connection breaks, the
 // stream goes dark, the broker refuses the publish. A program that has ended is
@@ -49,10 +50,27 @@
 //   - Done is asked while the service works. Look first at what has to come first,
 //     such as the client's answer, and then at what follows from it.
 //   - Requests to the service are not messages of its conversation with the
-//     servers: nothing strikes at them, and the trace does not show them.
+//     servers: nothing strikes at them, and the trace does not show them. Requests
+//     that the service sends to other services are: see below.
 //   - To repeat one failing run, give [Options] the verdict's seed and, read by
 //     [ParseSchedule], its Failure.Schedule. What the service printed is in Output.
 //   - view.Text prints a verdict, view.Document makes a page of it.
+//
+// # Services that the program calls
+//
+// A program that calls a payment service has [Spec.Services] "payments", and its
+// scenario plays that service: it is [Serving]. The program takes the address from
+// SERVICE_PAYMENTS_URL. Each request and each response is a point like any other:
+//
+//	func (s *shopping) Services() map[string]http.Handler {
+//		return map[string]http.Handler{"payments": http.HandlerFunc(s.charge)}
+//	}
+//
+// The sweep kills the program before a request that may change something and after
+// it, cuts the connection, lets either direction go dark, answers 503 in the
+// service's place, and turns a response into a 502. What the service holds is a part
+// of what outlives the program. While a service is at work on a request the run does
+// not count as idle; it ends when six seconds bring no progress.
 //
 // # How it finds the points
 //
@@ -63,7 +81,7 @@
 // reached; the message is then looked for by its kind.
 //
 // What outlives a killed process depends only on the acts that had passed to the
-// servers before: commits, publishes, acknowledgements. So [Quick] kills once
+// servers before: commits, publishes, acknowledgements, calls. So [Quick] kills once
 // between each two acts. [Full] tries every step that acts or answers, and kills
 // a second time during each recovery. A crash whose outcome (rows, queues) was
 // recovered from before is not recovered from again. [Unpruned] takes none of

@@ -2,6 +2,7 @@ package crash
 
 import (
 	"cmp"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -36,13 +37,19 @@ type step struct {
 
 // kindOf names what a message has in common with others like it. The names of
 // AMQP messages carry tags and routing keys, so there it is the type; those of
-// PostgreSQL may carry numbers, as savepoints do.
+// PostgreSQL may carry numbers, as savepoints do, and paths may carry IDs.
 func kindOf(m *wire.Message) string {
-	if m.Protocol == wire.AMQP {
+	switch m.Protocol {
+	case wire.AMQP:
 		return m.Type
+	case wire.HTTP:
+		return numbers.ReplaceAllString(m.Name, "/…")
 	}
 	return strings.TrimRight(m.Name, "0123456789")
 }
+
+// numbers matches the segments of a path that differ from run to run.
+var numbers = regexp.MustCompile(`/[^/ ]*[0-9][^/ ]*`)
 
 // stepsOf picks the steps of the trace's first n messages that belong to the
 // processes from..to.
@@ -78,7 +85,7 @@ func stepsOf(t wire.Trace, n, from, to int) []step {
 				dirty[c] = false
 			case wire.Rollback:
 				dirty[c] = false
-			case wire.Publish, wire.Ack:
+			case wire.Publish, wire.Ack, wire.Call:
 				s.acts = true
 			}
 		}
@@ -143,10 +150,10 @@ func candidates(steps []step, faults []Fault, mode Mode, byName bool) []candidat
 		case Blackhole:
 			waited := map[wire.Effect]bool{} // once for each kind of act
 			for _, s := range some(steps, mode, 2, func(s step) bool {
-				return s.Effect == wire.Publish || s.Effect == wire.Confirm || s.acts || mode == Unpruned
+				return s.Effect == wire.Publish || s.Effect == wire.Confirm || s.acts || answers(s) || mode == Unpruned
 			}) {
 				c := add(s, Blackhole, 1)
-				if s.acts && !waited[s.Effect] {
+				if (s.acts || answers(s)) && !waited[s.Effect] {
 					c.patient, waited[s.Effect] = true, true
 				}
 			}
@@ -160,7 +167,8 @@ func candidates(steps []step, faults []Fault, mode Mode, byName bool) []candidat
 			}
 		case FailStatement:
 			for _, s := range some(steps, mode, 2, func(s step) bool {
-				return s.Dir == wire.ToServer && (s.Type == "Query" || s.Type == "Execute") && s.Effect != wire.Rollback
+				return s.Dir == wire.ToServer && (s.Type == "Query" || s.Type == "Execute") && s.Effect != wire.Rollback ||
+					s.Type == "request" || answers(s)
 			}) {
 				add(s, FailStatement, 3)
 			}
@@ -175,7 +183,9 @@ func candidates(steps []step, faults []Fault, mode Mode, byName bool) []candidat
 				add(s, Expire, 1).patient = true
 			}
 		case Shutdown:
-			for _, s := range some(steps, mode, 1, func(s step) bool { return s.acts || s.Effect == wire.Confirm || s.Effect == wire.Done }) {
+			for _, s := range some(steps, mode, 1, func(s step) bool {
+				return s.Protocol != wire.HTTP && (s.acts || s.Effect == wire.Confirm || s.Effect == wire.Done)
+			}) {
 				add(s, Shutdown, 3)
 			}
 		}
@@ -183,6 +193,9 @@ func candidates(steps []step, faults []Fault, mode Mode, byName bool) []candidat
 	slices.SortStableFunc(out, func(a, b candidate) int { return cmp.Compare(a.rank, b.rank) })
 	return out
 }
+
+// answers says whether a step tells what a service has done.
+func answers(s step) bool { return s.Protocol == wire.HTTP && s.Effect == wire.Done }
 
 // killPoints chooses where to kill. What outlives a process depends only on the
 // acts that had passed, so between two of them one point stands for all.

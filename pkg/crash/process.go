@@ -25,8 +25,8 @@ type Program struct {
 	Path string   `json:"path"`
 	Args []string `json:"args,omitempty"`
 	// Env is the environment of every start, but for what the runner adds:
-	// DATABASE_URL and AMQP_URL of the proxied servers, HOME and TMPDIR of a new
-	// empty folder.
+	// DATABASE_URL and AMQP_URL of the proxied servers, the base URL of each service
+	// (see [ServiceEnv]), HOME and TMPDIR of a new empty folder.
 	Env []string `json:"env,omitempty"`
 }
 
@@ -128,7 +128,7 @@ func (p *Process) kill() {
 }
 
 // start runs program behind lane.
-func (a *Arena) start(program Program, lane *wire.Lane, slot int, limits Limits, events chan<- event) (*Process, error) {
+func (a *Arena) start(program Program, lane *wire.Lane, slot int, services []string, limits Limits, events chan<- event) (*Process, error) {
 	dir, err := os.MkdirTemp(a.scratch, "process-")
 	if err != nil {
 		return nil, fmt.Errorf("crash: make the process's folder: %w", err)
@@ -152,6 +152,9 @@ func (a *Arena) start(program Program, lane *wire.Lane, slot int, limits Limits,
 		"AMQP_URL=" + withHost(a.answerAMQP, lane.AMQP()),
 		"HOME=" + dir, "TMPDIR=" + dir,
 	}, program.Env...)
+	for _, name := range services {
+		cmd.Env = append(cmd.Env, ServiceEnv(name)+"=http://"+lane.Service(name))
+	}
 	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
 	cmd.SysProcAttr = a.sysProcAttr()
 	read, write, err := os.Pipe()

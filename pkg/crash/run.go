@@ -144,8 +144,13 @@ func (r *runner) do(ctx context.Context, o order) (result, error) {
 	if err := n.scenario.Reset(ctx); err != nil {
 		return result{}, err
 	}
+	served, err := serveAll(r.spec.Services, n.scenario)
+	if err != nil {
+		return result{}, err
+	}
+	defer served.close()
 	n.proxy, err = wire.New(wire.Config{
-		Postgres: r.arena.postgresHost, AMQP: r.arena.amqpHost,
+		Postgres: r.arena.postgresHost, AMQP: r.arena.amqpHost, Services: served.addrs,
 		Decide: n.decide, Observe: n.observe, MaxTrace: 5000,
 	})
 	if err != nil {
@@ -204,7 +209,7 @@ func (n *run) launch(ctx context.Context, slot int) error {
 		return err
 	}
 	n.mu.Lock() // its first message must find it
-	p, err := n.arena.start(n.program, lane, slot, n.limits, n.events)
+	p, err := n.arena.start(n.program, lane, slot, n.spec.Services, n.limits, n.events)
 	if err == nil {
 		n.procs[p.N] = p
 	}
@@ -216,7 +221,7 @@ func (n *run) launch(ctx context.Context, slot int) error {
 	return n.scenario.Started(ctx, p)
 }
 
-// bury is called when a process has ended: it waits until both servers have
+// bury is called when a process has ended: it waits until the servers have
 // noticed, so that what the next one finds is what outlived this one.
 func (n *run) bury(ctx context.Context, p *Process) error {
 	p.cleanup()

@@ -30,6 +30,11 @@ type Spec struct {
 	// events.
 	Exchanges []string
 
+	// Services are HTTP services that the answer calls. The scenario plays them:
+	// see [Serving]. A process finds each at the address in its environment, see
+	// [ServiceEnv], and reaches it only through the wires.
+	Services []string
+
 	// Rests says that the work counts as done only once the processes have come
 	// to rest: until then they may do something a second time.
 	Rests bool
@@ -75,7 +80,7 @@ type Scenario interface {
 	Started(ctx context.Context, p *Process) error
 	// Replied is called for each line the process sent on its control channel.
 	Replied(ctx context.Context, p *Process, reply Reply) error
-	// Ended is called when a process has ended and both servers have noticed.
+	// Ended is called when a process has ended and the servers have noticed.
 	Ended(ctx context.Context, p *Process) error
 	// Done moves the scenario on and says whether all work is finished, or can no
 	// longer be. It is called after every answer on the wires, and now and then.

@@ -87,7 +87,7 @@ func story(b job, p PointResult, t wire.Trace) []string {
 	case len(acts) > 0:
 		out = append(out, "The program sent "+tally(acts)+".")
 	default:
-		out = append(out, "The program sent nothing that lasts to either server.")
+		out = append(out, "The program sent nothing that lasts.")
 	}
 	if p.Detail != "" {
 		out = append(out, strings.ToUpper(p.Detail[:1])+p.Detail[1:]+".")
@@ -118,6 +118,12 @@ func strike(m wire.Message, before string) string {
 	case Reject:
 		return where + ", the broker refused the message with basic.nack, at once: ahead of the confirms of those before it, as a queue that is full does."
 	case FailStatement:
+		switch {
+		case m.Protocol == wire.HTTP && m.Dir == wire.ToServer:
+			return where + ", the program was answered 503 Service Unavailable, and " + m.Service + " never saw the request."
+		case m.Protocol == wire.HTTP:
+			return where + ", the response was replaced by 502 Bad Gateway: the program was told of a failure, and " + m.Service + " had done its work."
+		}
 		return where + ", the statement failed with SQLSTATE 40001."
 	case Delay:
 		return where + ", the message was held back for a while, as by a long pause of the process, and the world went on."

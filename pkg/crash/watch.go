@@ -29,8 +29,12 @@ func (n *run) settled() bool {
 }
 
 // idle is for how long no process has used its CPU, and at most the time since
-// something that was seen on the wires.
+// something that was seen on the wires. While a service is at work for a process
+// nothing is idle.
 func (n *run) idle(now, seen time.Time) time.Duration {
+	if n.calling() {
+		return 0
+	}
 	d := now.Sub(seen)
 	for _, p := range n.procs {
 		if p.running() {
@@ -94,7 +98,11 @@ func (n *run) watch(ctx context.Context) (over bool, err error) {
 	case min(idle, still) > hungAfter*n.slack:
 		return true, n.hang(ctx, fmt.Sprintf("nothing has moved for %.1f seconds, with work left to do", min(idle, still).Seconds()))
 	case still > stuckAfter*n.slack:
-		return true, n.hang(ctx, fmt.Sprintf("the process has been busy for %.0f seconds without achieving anything", still.Seconds()))
+		doing := "been busy"
+		if n.calling() {
+			doing = "waited for a service"
+		}
+		return true, n.hang(ctx, fmt.Sprintf("the process has %s for %.0f seconds without achieving anything", doing, still.Seconds()))
 	}
 	return false, nil
 }
@@ -102,6 +110,9 @@ func (n *run) watch(ctx context.Context) (over bool, err error) {
 // rested says whether p, part of whose conversation is swallowed, has done all
 // that it will do.
 func (n *run) rested(p *Process, now time.Time, patience time.Duration) bool {
+	if n.calls(now) {
+		return false
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if now.Sub(n.lastWork) < patience || now.Sub(n.struckAt) < patience {
@@ -113,13 +124,14 @@ func (n *run) rested(p *Process, now time.Time, patience time.Duration) bool {
 // othersRest says whether the processes have done all that they will do while one
 // message is held back.
 func (n *run) othersRest(now time.Time) bool {
+	calling := n.calling()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	held := now.Sub(n.struckAt)
 	if n.patient {
 		return n.release != nil && held > hungAfter // longer than any lease should be
 	}
-	return n.release != nil && (held > 2*restAfter && now.Sub(n.lastWork) > 2*restAfter || held > longRest)
+	return n.release != nil && (held > 2*restAfter && now.Sub(n.lastWork) > 2*restAfter && !calling || held > longRest)
 }
 
 // held says whether a message is held back.
