@@ -81,7 +81,12 @@
 //   - [Nack] has a publish refused, [Fail] a statement or a request, [Shutdown]
 //     announces the end of the server, [Duplicate] hands over a copy of a publish
 //     for the caller to publish again, [Delay] takes its time.
+//   - [Reject] is Nack by a broker in a hurry: the refusal overtakes the confirms
+//     of earlier publishes, which are then told in one.
 //   - [Hold] waits until it is told what to do: that is stepping.
+//
+// [Lane.EndIdle] is the one that strikes at no message: it ends the sessions of a
+// process that are idle, and with them the locks that they hold.
 //
 // What Fail raises in PostgreSQL is raised by the server itself, so that the
 // transaction is in the state it would be in. A failed COMMIT rolls back. An HTTP
