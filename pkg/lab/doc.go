@@ -18,6 +18,14 @@
 //	l.Table("SELECT * FROM orders")              // what is there now?
 //	l.Peek("shipping")
 //
+// A consumer is given its messages, several times over if need be, and a cell that
+// counts does not draw:
+//
+//	l.Publish("order.placed", message, message)
+//	l.Together([]lab.Work{consume, consume}, lab.Hold("COMMIT"))
+//	l.Try(consume, lab.Kill("basic.ack"))
+//	n := l.Int("SELECT count(*) FROM parcels")
+//
 // # How a function becomes a process
 //
 // Run executes the cell's own binary again, as the judge of a graded cell does.

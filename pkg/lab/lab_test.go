@@ -224,6 +224,65 @@ func TestTogether(t *testing.T) {
 	}
 }
 
+// drain consumes orders, acks each, and waits for more until it is asked to stop.
+func drain(ctx context.Context, db *pgxpool.Pool, conn *amqp.Connection) error {
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	deliveries, err := ch.ConsumeWithContext(ctx, "shipping", "", false, false, false, false, nil)
+	if err != nil {
+		return err
+	}
+	for d := range deliveries {
+		if _, err := db.Exec(ctx, `INSERT INTO orders VALUES ($1, '') ON CONFLICT DO NOTHING`, d.MessageId); err != nil {
+			return err
+		}
+		if err := d.Ack(false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// What Try does is seen by what came of it.
+func TestTry(t *testing.T) {
+	b := open(t, "test_try")
+	b.Publish("order.placed", amqp.Publishing{MessageId: "a-1"}, amqp.Publishing{MessageId: "a-2"})
+	b.Try(drain, Kill("basic.ack").Nth(2))
+	tr := b.Try(drain)
+	if b.role != nil {
+		return
+	}
+	if n := b.Int(`SELECT count(*) FROM orders`); n != 2 {
+		t.Errorf("%d orders", n)
+	}
+	if got := strings.Count(names(tr), "basic.deliver"); got != 1 {
+		t.Errorf("after the kill %d messages are delivered: %s", got, names(tr))
+	}
+	if n := len(b.Peek("shipping")); n != 0 {
+		t.Errorf("%d messages are left", n)
+	}
+	if strings.Contains(b.out.String(), "process 1") {
+		t.Errorf("it draws:\n%s", b.out.String())
+	}
+	b.Try(drain, Kill("COMMIT"))
+	if !strings.Contains(b.out.String(), "The fault never struck") {
+		t.Error("it does not say that the fault never struck")
+	}
+}
+
+func TestPublish(t *testing.T) {
+	b := open(t, "test_publish")
+	if err := b.publish("payment.received", []amqp.Publishing{{MessageId: "p-1"}}); err == nil || !strings.Contains(err.Error(), "no queue is bound") {
+		t.Errorf("published to nobody: %v", err)
+	}
+	b.Publish("order.placed", amqp.Publishing{MessageId: "a-1"}, amqp.Publishing{MessageId: "a-1"})
+	if all := b.Peek("shipping"); len(all) != 2 || all[1].Note != "again: same id as 1" {
+		t.Errorf("the queue holds %+v", all)
+	}
+}
+
 func TestInterrupt(t *testing.T) {
 	b := open(t, "test_interrupt")
 	if b.role != nil {

@@ -2,14 +2,16 @@ package lab
 
 import (
 	"context"
-	"crashcourse/pkg/step"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"crashcourse/pkg/step"
 )
 
 // Exchange is the topic exchange that all queues of a notebook are bound to.
@@ -40,6 +42,51 @@ func (l *Lab) makeQueue(name, key string) error {
 		return err
 	}
 	return ch.QueueBind(name, key, Exchange, false, nil)
+}
+
+// Publish publishes messages to the exchange events, one after the other. It
+// returns when RabbitMQ has confirmed them all, and ends the cell if no queue takes
+// one of them.
+func (l *Lab) Publish(key string, messages ...amqp.Publishing) {
+	if l.role != nil {
+		return
+	}
+	if err := l.publish(key, messages); err != nil {
+		l.fail(fmt.Errorf("lab: publish %s: %w", key, err))
+	}
+}
+
+func (l *Lab) publish(key string, messages []amqp.Publishing) error {
+	ch, err := l.Conn().Channel()
+	if err != nil {
+		return err
+	}
+	defer ch.Close()
+	if err := ch.Confirm(false); err != nil {
+		return err
+	}
+	returns := ch.NotifyReturn(make(chan amqp.Return, len(messages)))
+	var confirms []*amqp.DeferredConfirmation
+	for _, m := range messages {
+		c, err := ch.PublishWithDeferredConfirmWithContext(l.ctx, Exchange, key, true, false, m)
+		if err != nil {
+			return err
+		}
+		confirms = append(confirms, c)
+	}
+	for _, c := range confirms {
+		ok, err := c.WaitContext(l.ctx)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return errors.New("RabbitMQ refuses a message")
+		}
+	}
+	if len(returns) > 0 { // a message comes back before its confirm
+		return errors.New("no queue is bound for it")
+	}
+	return nil
 }
 
 // Purge empties a queue.

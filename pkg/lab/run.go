@@ -17,6 +17,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"crashcourse/pkg/crash"
+	"crashcourse/pkg/crash/stage"
 	"crashcourse/pkg/step"
 	"crashcourse/pkg/view"
 	"crashcourse/pkg/wire"
@@ -47,19 +48,41 @@ func (l *Lab) Run(work Work, faults ...Fault) wire.Trace {
 // own, as [Run] does. Each fault strikes the first process that sends, or is
 // about to receive, such a message.
 func (l *Lab) Together(works []Work, faults ...Fault) wire.Trace {
+	r := l.perform(works, faults)
+	if r == nil {
+		return wire.Trace{}
+	}
+	r.show()
+	return r.trace
+}
+
+// Try runs work as [Lab.Run] does and draws nothing: for cells that run a lot and
+// count what came of it.
+func (l *Lab) Try(work Work, faults ...Fault) wire.Trace {
+	r := l.perform([]Work{work}, faults)
+	if r == nil {
+		return wire.Trace{}
+	}
+	for _, n := range r.missed() {
+		l.out.say("%s", n)
+	}
+	return r.trace
+}
+
+// perform makes a run. It returns nil in a process that is not the cell's own.
+func (l *Lab) perform(works []Work, faults []Fault) *run {
 	l.calls++
 	if l.role != nil {
 		if l.role.call == l.calls && l.role.work < len(works) {
 			l.role.run(works[l.role.work])
 		}
-		return wire.Trace{}
+		return nil
 	}
 	r := &run{lab: l, works: works, faults: slices.Clone(faults), events: make(chan func(), 64)}
 	if err := r.do(l.ctx); err != nil {
 		l.fail(err)
 	}
-	r.show()
-	return r.trace
+	return r
 }
 
 // run is one run.
@@ -76,6 +99,7 @@ type run struct {
 
 	observer *step.Observer
 	scenes   []view.Scene
+	hands    stage.Hands // which deliveries the processes have in hand
 
 	mu       sync.Mutex
 	struck   map[int]int       // by place in faults: the process
@@ -236,7 +260,11 @@ func (r *run) calmed(except int) bool {
 		if p.over || n == except || r.idle[n] > 0 {
 			continue
 		}
-		if last, spoke := r.lastStep[n]; !spoke || now.Sub(last) < muteAfter {
+		wait := muteAfter
+		if r.hands.Free(n) {
+			wait = quietAfter // a consumer that has nothing in hand waits for more
+		}
+		if last, spoke := r.lastStep[n]; !spoke || now.Sub(last) < wait {
 			return false
 		}
 	}
@@ -260,6 +288,7 @@ func (r *run) watch(ctx context.Context) error {
 		case f := <-r.events:
 			f()
 		case <-tick.C:
+			r.hands.Look(r.proxy.Since) // before mu, which decide takes under the proxy's lock
 			r.mu.Lock()
 			switch {
 			case r.release != nil:
@@ -355,16 +384,7 @@ func (r *run) hit(p *process, kind crash.Fault) bool {
 
 // show draws the run.
 func (r *run) show() {
-	var notes []string
-	for i, f := range r.faults {
-		if _, ok := r.struck[i]; !ok {
-			why := "The names are those in the diagram."
-			if f.kind == crash.Nack {
-				why = "Only a publish on a channel in confirm mode can be refused."
-			}
-			notes = append(notes, fmt.Sprintf("The fault never struck: no message number %d was named %s. %s", f.nth, f.before, why))
-		}
-	}
+	notes := r.missed()
 	for i, p := range r.procs {
 		who := "The process"
 		if len(r.procs) > 1 {
@@ -390,6 +410,20 @@ func (r *run) show() {
 		}
 	}
 	r.lab.out.show(rich+framed(b.String()), text.String())
+}
+
+// missed says which faults never struck.
+func (r *run) missed() (notes []string) {
+	for i, f := range r.faults {
+		if _, ok := r.struck[i]; !ok {
+			why := "The names are those in the diagram."
+			if f.kind == crash.Nack {
+				why = "Only a publish on a channel in confirm mode can be refused."
+			}
+			notes = append(notes, fmt.Sprintf("The fault never struck: no message number %d was named %s. %s", f.nth, f.before, why))
+		}
+	}
+	return notes
 }
 
 // recording is the run with all that was seen on the way.

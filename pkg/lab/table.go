@@ -27,6 +27,19 @@ func (l *Lab) Table(sql string, args ...any) {
 	l.out.show(framed(g.html()), g.text())
 }
 
+// Int returns the number that a query finds, to be used in a cell that counts. It
+// is 0 in the processes that the cell starts.
+func (l *Lab) Int(sql string, args ...any) int {
+	if l.role != nil {
+		return 0
+	}
+	var n int
+	if err := l.DB().QueryRow(l.ctx, sql, args...).Scan(&n); err != nil {
+		l.fail(fmt.Errorf("lab: PostgreSQL finds no number for %q: %w", step.Shorten(sql, 60), err))
+	}
+	return n
+}
+
 func (l *Lab) query(sql string, args []any) (*grid, error) {
 	// Text, as the server writes it, suits a reader better than Go's idea of it.
 	rows, err := l.DB().Query(l.ctx, sql, append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, args...)...)

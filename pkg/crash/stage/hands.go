@@ -133,5 +133,19 @@ func (h *Hands) All() (n int) {
 	return n
 }
 
+// Free says that a process has been handed something, and has settled all of it.
+func (h *Hands) Free(process int) bool {
+	served := false
+	for c, open := range h.open {
+		if c.process == process {
+			if len(open) > 0 {
+				return false
+			}
+			served = true
+		}
+	}
+	return served
+}
+
 // Of counts the deliveries that have this message id.
 func (h *Hands) Of(id string) Settled { return h.settled[id] }

@@ -79,3 +79,23 @@ func TestHands(t *testing.T) {
 	w.deliver(3, 1, "a")
 	see("a consumer without acks holds nothing", 0, 0)
 }
+
+func TestHandsFree(t *testing.T) {
+	var w wires
+	var h stage.Hands
+	free := func(what string, want bool) {
+		t.Helper()
+		if h.Look(w.since); h.Free(1) != want {
+			t.Errorf("%s: free is %v", what, !want)
+		}
+	}
+	w.pass(1, "connection.open-ok", nil)
+	w.deliver(2, 1, "x")
+	free("nothing has come yet", false)
+	w.deliver(1, 1, "a")
+	w.deliver(1, 2, "b")
+	w.settle(1, "basic.ack", 1, nil)
+	free("one of two is settled", false)
+	w.settle(1, "basic.reject", 2, func(m *wire.Message) { m.Detail = "discarded" })
+	free("both are", true)
+}

@@ -77,6 +77,9 @@ func checkGrader(t *testing.T, c *cell) {
 	}
 }
 
+// unnamed is a parameter's type of the exercise's own package.
+var unnamed = regexp.MustCompile(`(?m)^(func .*, \w+ )([A-Z]\w*\))`)
+
 // starter is how a graded cell looks: the exercise's contract and starter answer
 // in the words of its package, and the test.
 func starter(t *testing.T, id string) string {
@@ -108,7 +111,7 @@ func starter(t *testing.T, id string) string {
 				t.Fatalf("%s: %s does not begin by saying that it is the starter answer", path, fn)
 			}
 			// In the cell the package has a name.
-			text = strings.ReplaceAll(text, ", order Order)", ", order "+pattern+".Order)")
+			text = unnamed.ReplaceAllString(text, "${1}"+pattern+".${2}")
 			return text + "\n\nfunc Test" + fn + "(t *testing.T) { " + pattern + ".Check" + fn + "(t, " + fn + ") }"
 		}
 	}
