@@ -12,7 +12,7 @@
 // time as a process that it can crash, and Check shows its verdict.
 //
 // Run by the judge, as a process under test, Check calls the answer: it connects
-// to the addresses in DATABASE_URL and AMQP_URL, waits for calls on its control
-// channel, and reports what the answer returned. Such a report earns nothing.
+// to the addresses in DATABASE_URL, AMQP_URL and those of services, waits for calls
+// on its control channel, and reports what the answer returned. Such a report earns nothing.
 // The judge looks at the tables and the queues.
 package exercise

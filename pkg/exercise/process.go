@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"sync"
 
@@ -30,12 +31,13 @@ var ErrNotImplemented = errors.New("not implemented yet: write your answer here"
 // Handler runs the answer once, with the argument that the judge sent.
 type Handler func(ctx context.Context, p *Process, arg json.RawMessage) error
 
-// Process is what a process under test has: sessions with both servers, opened
+// Process is what a process under test has: sessions with the servers, opened
 // when first asked for and shared by all calls.
 type Process struct {
-	mu   sync.Mutex
-	pool *pgxpool.Pool
-	conn *amqp.Connection
+	mu     sync.Mutex
+	pool   *pgxpool.Pool
+	conn   *amqp.Connection
+	client *http.Client
 }
 
 // errServer marks an error that came before the answer was called.
@@ -72,6 +74,23 @@ func (p *Process) Broker() (*amqp.Connection, error) {
 		p.conn = conn
 	}
 	return p.conn, nil
+}
+
+// Service returns what answers call a service with: a client, the same for all
+// services, and the base URL of the one of that name, such as
+// http://127.0.0.1:23456. It does not connect. The client has no timeout: to have
+// one is the answer's business.
+func (p *Process) Service(name string) (client *http.Client, url string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if url = os.Getenv(crash.ServiceEnv(name)); url == "" {
+		return nil, "", fmt.Errorf("exercise: %w: %s is not set: the exercise has no service %s", errServer, crash.ServiceEnv(name), name)
+	}
+	if p.client == nil {
+		// Bodies are shown as they are: nothing asks for a compressed one.
+		p.client = &http.Client{Transport: &http.Transport{DisableCompression: true}}
+	}
+	return p.client, url, nil
 }
 
 // serve is the life of a process under test: it calls h as the judge asks, until
