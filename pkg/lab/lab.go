@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -37,6 +38,10 @@ type Lab struct {
 	db   *pgxpool.Pool
 	conn *amqp.Connection
 }
+
+// lockWait is how long a cell waits for a lock. A process of a live session may
+// hold one for as long as its reader thinks.
+const lockWait = 10 * time.Second
 
 // Open opens the lab of a notebook, named like its file without the ending. It
 // does not connect yet.
@@ -152,6 +157,9 @@ func (l *Lab) SQL(sql string, args ...any) {
 		return
 	}
 	if _, err := l.DB().Exec(l.ctx, sql, args...); err != nil {
+		if postgres.SQLState(err) == "55P03" { // lock_not_available
+			l.fail(fmt.Errorf("lab: %q waits for a lock that somebody holds. If a live session of this notebook stands in the middle of a transaction, let it go on, or run its cell again; then run this one (%w)", step.Shorten(sql, 60), err))
+		}
 		l.fail(fmt.Errorf("lab: PostgreSQL does not like %q: %w", step.Shorten(sql, 60), err))
 	}
 }
@@ -162,6 +170,7 @@ func (p *place) openDB(ctx context.Context) (*pgxpool.Pool, error) {
 	}
 	db, err := postgres.Open(ctx, p.card.Postgres, func(c *pgxpool.Config) {
 		c.ConnConfig.RuntimeParams["application_name"] = "notebook"
+		c.ConnConfig.RuntimeParams["lock_timeout"] = strconv.FormatInt(lockWait.Milliseconds(), 10)
 		c.MaxConns = 16
 	})
 	if err != nil {

@@ -283,6 +283,25 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// What a live session has locked does not hang a cell for ever.
+func TestLockedOut(t *testing.T) {
+	b := open(t, "test_locked_out")
+	tx, err := b.DB().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background())
+	if _, err := tx.Exec(t.Context(), `INSERT INTO orders VALUES ('A', 'Ada')`); err != nil {
+		t.Fatal(err)
+	}
+	said := false
+	b.exit = func(int) { said = true }
+	b.SQL(`SET lock_timeout = 10; TRUNCATE orders`)
+	if !said || !strings.Contains(b.out.String(), "a live session of this notebook") {
+		t.Errorf("it says:\n%s", b.out.String())
+	}
+}
+
 func TestInterrupt(t *testing.T) {
 	b := open(t, "test_interrupt")
 	if b.role != nil {

@@ -81,6 +81,9 @@ func (l *Lab) sweep(id, name string, h exercise.Handler) crash.Verdict {
 	return v
 }
 
+// longMatrix is how many points are too many to be shown unasked when all held.
+const longMatrix = 100
+
 // showSweep shows the matrix and, in words, what broke first.
 func (l *Lab) showSweep(name string, v crash.Verdict) error {
 	matrix, err := view.MatrixHTML(v)
@@ -92,6 +95,9 @@ func (l *Lab) showSweep(name string, v crash.Verdict) error {
 	b.WriteString("<p><strong>" + html.EscapeString(lines[0]) + "</strong></p>")
 	for _, s := range lines[1:] {
 		b.WriteString("<p>" + html.EscapeString(s) + "</p>")
+	}
+	if len(v.Points) > longMatrix && len(lines) == 2 { // page after page of the same
+		matrix = "<details><summary>The matrix of all runs</summary>" + matrix + "</details>"
 	}
 	b.WriteString(matrix)
 	var text strings.Builder

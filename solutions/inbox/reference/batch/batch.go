@@ -83,7 +83,7 @@ func handle(ctx context.Context, db *pgxpool.Pool, batch []amqp.Delivery) error 
 		}
 		payments = append(payments, p)
 	}
-	unknown, err := book(ctx, db, payments)
+	unknown, err := bookAll(ctx, db, payments)
 	if err != nil {
 		return err
 	}
@@ -107,9 +107,9 @@ func handle(ctx context.Context, db *pgxpool.Pool, batch []amqp.Delivery) error 
 	return nil
 }
 
-// book books those payments that are not known, in one transaction, and returns
+// bookAll books those payments that are not known, in one transaction, and returns
 // the messages whose accounts do not exist.
-func book(ctx context.Context, db *pgxpool.Pool, payments []payment) (unknown []string, err error) {
+func bookAll(ctx context.Context, db *pgxpool.Pool, payments []payment) (unknown []string, err error) {
 	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 		var accounts, ids []string
 		for _, p := range payments {
