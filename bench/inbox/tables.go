@@ -2,7 +2,8 @@ package main
 
 import (
 	"fmt"
-	"slices"
+
+	"crashcourse/bench/internal/figures"
 )
 
 func (b *bench) of(part, consumer string, figure func(result) float64) (out []float64) {
@@ -14,23 +15,6 @@ func (b *bench) of(part, consumer string, figure func(result) float64) (out []fl
 	return out
 }
 
-// spread is the median of some figures, with the lowest and the highest.
-func spread(figures []float64, format string) string {
-	if len(figures) == 0 {
-		return "–"
-	}
-	slices.Sort(figures)
-	return fmt.Sprintf(format+" ("+format+"–"+format+")", figures[len(figures)/2], figures[0], figures[len(figures)-1])
-}
-
-// against divides run by run.
-func against(a, b []float64) (out []float64) {
-	for i := range min(len(a), len(b)) {
-		out = append(out, a[i]/b[i])
-	}
-	return out
-}
-
 func (b *bench) print() {
 	rate := func(r result) float64 { return r.rate }
 	fmt.Printf("### Throughput and latency\n\nMedian of %d runs, lowest and highest in brackets; the ratios are taken run by run.\n\n", b.runs)
@@ -38,9 +22,9 @@ func (b *bench) print() {
 	single := b.of("throughput", consumers[0].name, rate)
 	for _, c := range b.chosen {
 		own := b.of("throughput", c.name, rate)
-		fmt.Printf("| %s | %s | %s | %s | %s |\n", c.title(), spread(slices.Clone(own), "%.0f"), spread(against(own, single), "%.1f"),
-			spread(b.of("latency", c.name, func(r result) float64 { return r.p50 }), "%.1f"),
-			spread(b.of("latency", c.name, func(r result) float64 { return r.p99 }), "%.1f"))
+		fmt.Printf("| %s | %s | %s | %s | %s |\n", c.title(), figures.Of(own).Text("%.0f"), figures.Ratios(own, single, 1).Text("%.1f"),
+			figures.Of(b.of("latency", c.name, func(r result) float64 { return r.p50 })).Text("%.1f"),
+			figures.Of(b.of("latency", c.name, func(r result) float64 { return r.p99 })).Text("%.1f"))
 	}
 	fmt.Printf("\n### Faults\n\nEach message published twice, two processes, killed again and again. Sum of %d runs.\n\n", b.runs)
 	fmt.Print("| | kills | messages | had their effect twice | had none |\n|---|---|---|---|---|\n")

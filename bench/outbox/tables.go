@@ -2,25 +2,11 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
+
+	"crashcourse/bench/internal/figures"
 )
-
-// spread is the median of some figures, and the lowest and highest.
-type spread struct{ low, median, high float64 }
-
-func spreadOf(figures []float64) (s spread) {
-	if len(figures) == 0 {
-		return s
-	}
-	slices.Sort(figures)
-	return spread{figures[0], figures[len(figures)/2], figures[len(figures)-1]}
-}
-
-func (s spread) text(format string) string {
-	return fmt.Sprintf(format+" ("+format+"–"+format+")", s.median, s.low, s.high)
-}
 
 // of returns a figure of all results of a relay.
 func (b *bench) of(what, relay string, size int, figure func(result) float64) (figures []float64) {
@@ -48,20 +34,11 @@ func (b *bench) printThroughput(n int) {
 		fmt.Printf("| %d-byte payloads | events/s | of the ceiling | times Watermill |\n|---|---|---|---|\n", size)
 		for _, r := range b.chosen() {
 			own := b.of("throughput", r.name, size, rate)
-			fmt.Printf("| %s | %s | %s | %s |\n", r.title(), spreadOf(slices.Clone(own)).text("%.0f"),
-				ratios(own, ceiling, 100).text("%.0f %%"), ratios(own, peer, 1).text("%.1f"))
+			fmt.Printf("| %s | %s | %s | %s |\n", r.title(), figures.Of(own).Text("%.0f"),
+				figures.Ratios(own, ceiling, 100).Text("%.0f %%"), figures.Ratios(own, peer, 1).Text("%.1f"))
 		}
 		fmt.Println()
 	}
-}
-
-// ratios divides run by run.
-func ratios(a, b []float64, factor float64) spread {
-	var all []float64
-	for i := range min(len(a), len(b)) {
-		all = append(all, factor*a[i]/b[i])
-	}
-	return spreadOf(all)
 }
 
 func (b *bench) printLatency(length time.Duration) {
@@ -75,7 +52,7 @@ func (b *bench) printLatency(length time.Duration) {
 		for _, figure := range []func(result) float64{
 			func(r result) float64 { return r.P50 }, func(r result) float64 { return r.P99 }, func(r result) float64 { return r.Max },
 		} {
-			fmt.Printf(" %s |", spreadOf(b.of("latency", r.name, 256, figure)).text("%.1f"))
+			fmt.Printf(" %s |", figures.Of(b.of("latency", r.name, 256, figure)).Text("%.1f"))
 		}
 		fmt.Println()
 	}

@@ -3,13 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
+
+	"crashcourse/bench/internal/figures"
 )
 
 // wakes are ways to tell the relay of a commit.
@@ -44,7 +45,7 @@ func (b *bench) wake(ctx context.Context) error {
 	without := b.of("wake", wakes[0].name, 0, rate)
 	for _, way := range wakes {
 		own := b.of("wake", way.name, 0, rate)
-		fmt.Printf("| %s | %s | %s |\n", way.name, spreadOf(slices.Clone(own)).text("%.0f"), ratios(own, without, 100).text("%.0f %%"))
+		fmt.Printf("| %s | %s | %s |\n", way.name, figures.Of(own).Text("%.0f"), figures.Ratios(own, without, 100).Text("%.0f %%"))
 	}
 	fmt.Println()
 	return nil

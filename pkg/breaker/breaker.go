@@ -76,32 +76,49 @@ func (b *Breaker) Do(ctx context.Context, f func(ctx context.Context) error) (er
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	release, err := b.enter(ctx)
-	if err != nil {
-		return err
+	var release func()
+	if b.o.Bulkhead != nil {
+		if release, err = b.enter(ctx); err != nil {
+			return err
+		}
 	}
-	defer b.leave()
-	called := false
-	_, refusal := b.cb.Execute(func() (struct{}, error) {
-		called = true
+	_, verdict := b.cb.Execute(func() (_ struct{}, verdict error) {
 		if b.o.Timeout > 0 {
 			err = b.callWithin(ctx, f, release)
 		} else {
-			err = b.call(ctx, f, release)
+			returned := false
+			defer func() {
+				if !returned {
+					err, verdict = panicked(recover()), errFailed
+				}
+				if release != nil {
+					release()
+				}
+			}()
+			err = f(ctx)
+			returned = true
+		}
+		if err == nil {
+			return struct{}{}, nil
 		}
 		return struct{}{}, b.verdict(ctx, err)
 	})
-	if called {
-		return err
+	b.events.deliver()
+	switch verdict {
+	case gobreaker.ErrOpenState:
+		return b.reject(ErrOpen, release)
+	case gobreaker.ErrTooManyRequests:
+		return b.reject(errProbing, release)
 	}
+	return err
+}
+
+func (b *Breaker) reject(err error, release func()) error {
 	if release != nil {
 		release()
 	}
 	b.rejected.Add(1)
-	if refusal == gobreaker.ErrTooManyRequests {
-		return errProbing
-	}
-	return ErrOpen
+	return err
 }
 
 // Get is [Breaker.Do] for a function that returns a value. If the error is not
@@ -123,9 +140,6 @@ func Get[T any](ctx context.Context, b *Breaker, f func(ctx context.Context) (T,
 // one.
 func (b *Breaker) enter(ctx context.Context) (release func(), err error) {
 	k := b.o.Bulkhead
-	if k == nil {
-		return nil, nil
-	}
 	if release, ok := k.try(); ok {
 		return release, nil
 	}
@@ -134,23 +148,6 @@ func (b *Breaker) enter(ctx context.Context) (release func(), err error) {
 		return nil, ErrOpen
 	}
 	return k.Acquire(ctx)
-}
-
-// leave ends Do. It also runs when f has called runtime.Goexit; see call.
-func (b *Breaker) leave() {
-	if p := recover(); p != nil && p != any(errGoexit) {
-		panic(p)
-	}
-	b.events.deliver()
-}
-
-// verdict says how a call counts: nil is a success. It is found out here because
-// gobreaker would ask under its lock.
-func (b *Breaker) verdict(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
-	return b.verdictOf(ctx, err)
 }
 
 // State returns the state of the circuit. An open circuit becomes half-open when
@@ -168,8 +165,8 @@ func (b *Breaker) Counts() Counts {
 	return countsOf(b.cb.Counts())
 }
 
-// Rejected returns how many calls were rejected because the circuit was not
-// closed, and TimedOut how many took too long, since the breaker was made.
+// Rejected returns how many calls were rejected because the circuit was not closed,
+// since the breaker was made.
 func (b *Breaker) Rejected() uint64 { return b.rejected.Load() }
 
 // TimedOut returns how many calls took too long, since the breaker was made.

@@ -6,29 +6,6 @@ import (
 	"time"
 )
 
-// call calls f in this goroutine.
-func (b *Breaker) call(ctx context.Context, f func(context.Context) error, release func()) (err error) {
-	returned := false
-	defer func() {
-		if release != nil {
-			release()
-		}
-		if returned {
-			return
-		}
-		if p := recover(); p != nil {
-			err = panicked(p)
-			return
-		}
-		// runtime.Goexit: gobreaker would never hear of the call's end, and stay
-		// half-open for ever. A panic it does notice. leave ends it.
-		panic(errGoexit)
-	}()
-	err = f(ctx)
-	returned = true
-	return err
-}
-
 // grace is for how long a call is waited for when its context has ended. What heeds
 // its context returns within it, so that nothing of it runs beside its caller.
 const grace = 100 * time.Millisecond

@@ -144,7 +144,13 @@ func (q *events) add(e Event) {
 }
 
 func (q *events) deliver() {
-	for q.pending.Load() {
+	if q.pending.Load() {
+		q.deliverAll()
+	}
+}
+
+func (q *events) deliverAll() {
+	for {
 		e, ok := q.next()
 		if !ok {
 			return

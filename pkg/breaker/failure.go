@@ -57,7 +57,9 @@ type brokeOff struct{ err error }
 func (e *brokeOff) Error() string { return e.err.Error() }
 func (e *brokeOff) Unwrap() error { return e.err }
 
-func (b *Breaker) verdictOf(ctx context.Context, err error) error {
+// verdict says how a call counts that has not returned nil. It is found out here
+// because gobreaker would ask under its lock.
+func (b *Breaker) verdict(ctx context.Context, err error) error {
 	if ctx.Err() == context.Canceled {
 		return errExcluded // whatever it says, it may be for the caller's sake
 	}

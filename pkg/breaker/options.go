@@ -33,8 +33,9 @@ type Options struct {
 	// Timeout bounds each call: the deadline inside of the breaker. A call that
 	// takes longer has failed, and Do returns with [ErrTimeout], at once if the
 	// function heeds its context, else 100 ms later. Zero: 3 s. Negative: no
-	// deadline. Then a call that hangs in half-open keeps the circuit there,
-	// rejecting, for as long as it hangs.
+	// deadline, and the function is called in the caller's goroutine. Then a probe
+	// that hangs keeps the circuit half-open, rejecting, for as long as it hangs,
+	// and one that calls runtime.Goexit for ever.
 	Timeout time.Duration
 	// ErrorThresholdPercentage is the share of failures among the calls that
 	// ended within the rolling window, in percent, from which on the circuit
