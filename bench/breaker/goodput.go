@@ -16,16 +16,18 @@ import (
 )
 
 // The shop answers so many requests at a time, as one with a pool of connections
-// does. Every second request needs the bank, for which it waits at most bankTimeout.
-// A customer wants his answer within inTime, and leaves after patience. If he left
-// before bankTimeout, his calls would count for nothing, and no circuit would open.
+// does. Every second request needs the bank. The times of the breaker are a tenth of
+// its defaults, so a second here is ten in a real shop. A customer wants his answer
+// within inTime, and leaves after patience. If he left before the bank's deadline, his
+// calls would count for nothing, and no circuit would open.
 const (
-	shopPlaces   = 20
+	shopPlaces   = 10
 	shopRate     = 100 // requests a second
-	bankTimeout  = time.Second
-	inTime       = 500 * time.Millisecond
-	patience     = 3 * time.Second
+	bankTimeout  = 300 * time.Millisecond
 	resetTimeout = time.Second
+	window       = time.Second
+	inTime       = 250 * time.Millisecond
+	patience     = 3 * time.Second
 )
 
 // protection is what the shop has between itself and the bank.
@@ -40,11 +42,13 @@ func protections() ([]protection, error) {
 	if err != nil {
 		return nil, err
 	}
-	alone, err := breaker.New(breaker.Options{Timeout: bankTimeout, ResetTimeout: resetTimeout, Logger: quiet})
+	o := breaker.Options{Timeout: bankTimeout, ResetTimeout: resetTimeout, RollingCountTimeout: window, Logger: quiet}
+	alone, err := breaker.New(o)
 	if err != nil {
 		return nil, err
 	}
-	both, err := breaker.New(breaker.Options{Timeout: bankTimeout, ResetTimeout: resetTimeout, Bulkhead: bulkhead, Logger: quiet})
+	o.Bulkhead = bulkhead
+	both, err := breaker.New(o)
 	if err != nil {
 		return nil, err
 	}

@@ -156,6 +156,11 @@
 // must fit into the window: one caller whose calls take 3 s each makes three in 10 s,
 // and the circuit stays closed.
 //
+// And a rate looks back. The window holds the successes of better times, which came
+// fast, while a service that hangs fails slowly: each place of the caller's fails once
+// in Timeout. So it may take most of a window until the circuit opens. Meanwhile the
+// bulkhead is what keeps the caller alive.
+//
 // # Events
 //
 // Options.OnStateChange is told of each transition and what has caused it, in order,
