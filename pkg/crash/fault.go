@@ -45,6 +45,18 @@ func (f Fault) action() wire.Action {
 	return wire.Action{}
 }
 
+// CanFail says whether [FailStatement] can strike at a message: at a statement, or
+// at what a service is asked or answers.
+func CanFail(m *wire.Message) bool {
+	switch m.Protocol {
+	case wire.HTTP:
+		return m.Step
+	case wire.PG:
+		return m.Dir == wire.ToServer && (m.Type == "Query" || m.Type == "Execute") && m.Effect != wire.Rollback
+	}
+	return false
+}
+
 // ParseFault reads the name of a fault.
 func ParseFault(text string) (Fault, error) {
 	if f := Fault(text); f.action().Kind != wire.Pass {

@@ -167,8 +167,7 @@ func candidates(steps []step, faults []Fault, mode Mode, byName bool) []candidat
 			}
 		case FailStatement:
 			for _, s := range some(steps, mode, 2, func(s step) bool {
-				return s.Dir == wire.ToServer && (s.Type == "Query" || s.Type == "Execute") && s.Effect != wire.Rollback ||
-					s.Type == "request" || answers(s)
+				return CanFail(&s.Message) && (s.Dir == wire.ToServer || answers(s))
 			}) {
 				add(s, FailStatement, 3)
 			}

@@ -128,7 +128,7 @@ func (p *Process) kill() {
 }
 
 // start runs program behind lane.
-func (a *Arena) start(program Program, lane *wire.Lane, slot int, services []string, limits Limits, events chan<- event) (*Process, error) {
+func (a *Arena) start(program Program, lane *wire.Lane, slot int, limits Limits, events chan<- event) (*Process, error) {
 	dir, err := os.MkdirTemp(a.scratch, "process-")
 	if err != nil {
 		return nil, fmt.Errorf("crash: make the process's folder: %w", err)
@@ -152,7 +152,7 @@ func (a *Arena) start(program Program, lane *wire.Lane, slot int, services []str
 		"AMQP_URL=" + withHost(a.answerAMQP, lane.AMQP()),
 		"HOME=" + dir, "TMPDIR=" + dir,
 	}, program.Env...)
-	for _, name := range services {
+	for _, name := range lane.Services() {
 		cmd.Env = append(cmd.Env, ServiceEnv(name)+"=http://"+lane.Service(name))
 	}
 	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3

@@ -209,7 +209,7 @@ func (n *run) launch(ctx context.Context, slot int) error {
 		return err
 	}
 	n.mu.Lock() // its first message must find it
-	p, err := n.arena.start(n.program, lane, slot, n.spec.Services, n.limits, n.events)
+	p, err := n.arena.start(n.program, lane, slot, n.limits, n.events)
 	if err == nil {
 		n.procs[p.N] = p
 	}

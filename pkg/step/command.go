@@ -44,7 +44,7 @@ var asFault = map[Act]crash.Fault{Cut: crash.Cut, Blackhole: crash.Blackhole, Na
 const maxIdle = 80
 
 // Do carries out a command. It returns when what it does has begun to show: the
-// message has passed, the process is dead and both servers have noticed. An
+// message has passed, the process is dead and the servers have noticed. An
 // error is one sentence for whoever asked; the session goes on.
 func (s *Session) Do(ctx context.Context, c Command) error {
 	if c.Act == Stop {
@@ -160,7 +160,7 @@ func (s *Session) toEffect(ctx context.Context, r *run, id string) error {
 // of such a change.
 func lasts(m *wire.Message) bool {
 	switch m.Effect {
-	case wire.Write, wire.Commit, wire.Publish, wire.Ack, wire.Confirm, wire.Deliver, wire.Return:
+	case wire.Write, wire.Commit, wire.Publish, wire.Ack, wire.Confirm, wire.Deliver, wire.Return, wire.Call:
 		return true
 	}
 	return false

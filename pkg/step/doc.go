@@ -1,6 +1,6 @@
-// Package step runs programs whose every message to PostgreSQL and RabbitMQ
-// waits until somebody lets it pass, and looks meanwhile at what the tables and
-// queues hold.
+// Package step runs programs whose every message to PostgreSQL, RabbitMQ and HTTP
+// services waits until somebody lets it pass, and looks meanwhile at what the
+// tables and queues hold.
 //
 //	s, err := step.Start(ctx, step.Config{
 //		Title:    "place an order",
@@ -16,8 +16,9 @@
 //		err = s.Do(ctx, step.Command{Act: step.Pass}) // the next message passes
 //	}
 //
-// A program takes its addresses from DATABASE_URL and AMQP_URL, which lead
-// through a proxy (see package wire). Commands let a message pass, crash a
+// A program takes its addresses from DATABASE_URL, AMQP_URL and, for each of
+// [Config.Services], from [crash.ServiceEnv]. They lead through a proxy (see
+// package wire). Commands let a message pass, crash a
 // process, break its connections, start it again, or rewind: then the whole run
 // is made anew up to some message. What a session has seen is a
 // [view.Recording], which the view draws live and, once the session is over,

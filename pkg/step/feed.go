@@ -166,7 +166,7 @@ func faults(m *wire.Message) []crash.Fault {
 	switch {
 	case m.Effect == wire.Publish:
 		all = append(all, crash.Nack)
-	case m.Protocol == wire.PG && m.Dir == wire.ToServer && (m.Type == "Query" || m.Type == "Execute") && !strings.HasPrefix(m.Name, "ROLLBACK"):
+	case crash.CanFail(m) && !strings.HasPrefix(m.Name, "ROLLBACK"):
 		all = append(all, crash.FailStatement)
 	}
 	return all

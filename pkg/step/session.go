@@ -26,6 +26,8 @@ type Config struct {
 	// credentials.
 	Postgres string `json:"database_url"`
 	AMQP     string `json:"amqp_url"`
+	// Services are HTTP services that the works call: "host:port" by name.
+	Services map[string]string `json:"services,omitempty"`
 	// Management is the address of the broker's management API, which lists the
 	// queues to look at; it may be empty.
 	Management string `json:"management_url"`
@@ -169,7 +171,7 @@ func (s *Session) begin(ctx context.Context) error {
 	}
 	r := &run{title: s.config.Title, struck: map[wire.Point]crash.Fault{}, moved: time.Now(),
 		trace: wire.Trace{Version: wire.TraceVersion}, scenes: []view.Scene{{Things: things}}}
-	r.proxy, err = wire.New(wire.Config{Postgres: pg, AMQP: mq, MaxTrace: maxTrace,
+	r.proxy, err = wire.New(wire.Config{Postgres: pg, AMQP: mq, Services: s.config.Services, MaxTrace: maxTrace,
 		Decide:  func(m *wire.Message) wire.Action { return s.decide(r, m) },
 		Observe: func(m *wire.Message) { s.passed(r, m) },
 	})

@@ -15,20 +15,22 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"crashcourse/pkg/broker"
+	"crashcourse/pkg/crash"
 	"crashcourse/pkg/postgres"
 	"crashcourse/pkg/wire"
 )
 
 // Work is a program that does one piece of work in a process of its own.
 //
-// It finds its addresses in DATABASE_URL and AMQP_URL. When a line, or the end
+// It finds its addresses in DATABASE_URL and AMQP_URL, and those of services where
+// [crash.ServiceEnv] says. When a line, or the end
 // of its standard input, comes, it should stop. On descriptor 3 it may write a
 // [Report] at its end.
 type Work struct {
 	Name string   `json:"name"`
 	Path string   `json:"path"`
 	Args []string `json:"args"`
-	Env  []string `json:"env"` // all of it, but for the two addresses
+	Env  []string `json:"env"` // all of it, but for the addresses
 	// Plain is a program that writes no [Report]: its exit code says how it ended.
 	Plain bool `json:"plain,omitempty"`
 }
@@ -83,11 +85,13 @@ func (e End) String() string {
 	return "returned nil"
 }
 
-// Run starts w with the two addresses.
-func (w Work) Run(databaseURL, amqpURL string) (*Process, error) {
+// Run starts w with the two addresses, and with what more is to be in its
+// environment.
+func (w Work) Run(databaseURL, amqpURL string, env ...string) (*Process, error) {
 	p := &Process{ended: make(chan struct{}), end: End{Plain: w.Plain}}
 	p.cmd = exec.Command(w.Path, w.Args...)
 	p.cmd.Env = append(append([]string{}, w.Env...), "DATABASE_URL="+databaseURL, "AMQP_URL="+amqpURL)
+	p.cmd.Env = append(p.cmd.Env, env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is not for it
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
 	var err error
@@ -114,8 +118,8 @@ func (w Work) Run(databaseURL, amqpURL string) (*Process, error) {
 	return p, nil
 }
 
-// RunThrough starts w with both connections passing through lane; the addresses
-// are those of the servers themselves.
+// RunThrough starts w with all its connections passing through lane; the two
+// addresses are those of the servers themselves.
 func (w Work) RunThrough(lane *wire.Lane, databaseURL, amqpURL string) (*Process, error) {
 	pg, err := postgres.URL(databaseURL, postgres.Change{Address: lane.Postgres(), Params: map[string]string{"sslmode": "disable"}})
 	if err != nil {
@@ -125,7 +129,11 @@ func (w Work) RunThrough(lane *wire.Lane, databaseURL, amqpURL string) (*Process
 	if err != nil {
 		return nil, err
 	}
-	return w.Run(pg, mq)
+	var services []string
+	for _, name := range lane.Services() {
+		services = append(services, crash.ServiceEnv(name)+"=http://"+lane.Service(name))
+	}
+	return w.Run(pg, mq, services...)
 }
 
 // Hosts returns where the two servers are, as a proxy wants it.

@@ -169,10 +169,18 @@ func entriesOf(t *wire.Trace, o TraceOptions) []entry {
 	return out
 }
 
+// server is PostgreSQL, the broker or a service.
+type server struct {
+	protocol wire.Protocol
+	service  string // its name
+}
+
+func serverOf(m wire.Message) server { return server{m.Protocol, m.Service} }
+
 // lanes says which column each process and each server has.
 type lanes struct {
 	columns  []column
-	server   map[wire.Protocol]int
+	server   map[server]int
 	process  map[int]int
 	previous map[int]int // the process whose place it took
 	last     map[int]int // the place of its last message in the trace
@@ -181,7 +189,8 @@ type lanes struct {
 	ends     map[int]int  // the number of the message after which it had ended, where that is known
 }
 
-// mostLanes is how many processes that live at the same time have a column each.
+// mostLanes is how many processes that live at the same time have a column each,
+// and how many services.
 const mostLanes = 8
 
 // lanesOf gives a process the column of one that had ended before it started:
@@ -189,11 +198,12 @@ const mostLanes = 8
 func lanesOf(entries []entry) *lanes {
 	w := english()
 	l := &lanes{
-		server: map[wire.Protocol]int{}, process: map[int]int{}, previous: map[int]int{},
+		server: map[server]int{}, process: map[int]int{}, previous: map[int]int{},
 		first: map[int]int{}, last: map[int]int{}, crowded: map[int]bool{},
 	}
 	var order []int
 	uses := map[wire.Protocol]bool{}
+	var services []server
 	for _, e := range entries {
 		p := e.msg.Process
 		if _, ok := l.first[p]; !ok {
@@ -202,9 +212,12 @@ func lanesOf(entries []entry) *lanes {
 		}
 		l.last[p] = e.at
 		uses[e.msg.Protocol] = true
+		if s := serverOf(e.msg); s.protocol == wire.HTTP && !slices.Contains(services, s) {
+			services = append(services, s)
+		}
 	}
 	if uses[wire.PG] {
-		l.server[wire.PG] = 0
+		l.server[server{protocol: wire.PG}] = 0
 		l.columns = append(l.columns, column{Head: w.PostgreSQL, Server: true})
 	}
 	var occupant []int // the process that has a column now
@@ -226,11 +239,18 @@ func lanesOf(entries []entry) *lanes {
 		}
 		l.process[p] = base + place
 	}
-	for _, other := range []wire.Protocol{wire.AMQP} {
-		if uses[other] {
-			l.server[other] = len(l.columns)
-			l.columns = append(l.columns, column{Head: w.RabbitMQ, Server: true})
+	if uses[wire.AMQP] {
+		l.server[server{protocol: wire.AMQP}] = len(l.columns)
+		l.columns = append(l.columns, column{Head: w.RabbitMQ, Server: true})
+	}
+	for i, s := range services {
+		if i >= mostLanes { // they share the last one
+			l.server[s] = len(l.columns) - 1
+			l.columns[len(l.columns)-1].Head = w.MoreServices
+			continue
 		}
+		l.server[s] = len(l.columns)
+		l.columns = append(l.columns, column{Head: line(cmp.Or(s.service, string(s.protocol)), roomy().word), Server: true})
 	}
 	return l
 }
@@ -375,7 +395,7 @@ func foldRepeats(entries []entry) []entry {
 		m := e.msg
 		keys[i] = fmt.Sprint(m.Process, m.Protocol, m.Conn, m.Dir, m.Name, e.answered, e.stopped)
 		switch m.Effect {
-		case wire.Publish, wire.Deliver, wire.Return:
+		case wire.Publish, wire.Deliver, wire.Return, wire.Call:
 			keys[i] = fmt.Sprint("once", i) // each is another message to people
 		}
 		if e.struck != "" {
@@ -521,7 +541,7 @@ func (d *diagram) addRows(entries []entry, l *lanes, lim limits) func(at int) in
 		}
 		r := row{
 			Kind: rowMessage, on: connection{m.Process, m.Protocol, m.Conn}, Label: label(m, lim), Tag: tag(m), Title: title(m, lim), Process: m.Process, Seq: m.Seq,
-			From: l.process[m.Process], To: l.server[m.Protocol],
+			From: l.process[m.Process], To: l.server[serverOf(m)],
 			Stopped: e.stopped, Answered: e.answered, Commit: e.commit, Fault: e.struck,
 			Uncommitted: e.uncommitted != nil,
 			RolledBack:  e.uncommitted != nil && e.uncommitted.fate == fateRolledBack,

@@ -69,7 +69,7 @@ func (r ListRow) FateAfter(step int) Fate {
 }
 
 // effects are those that act; the others only tell of it.
-var effects = []wire.Effect{wire.Write, wire.Commit, wire.Rollback, wire.Publish, wire.Ack}
+var effects = []wire.Effect{wire.Write, wire.Commit, wire.Rollback, wire.Publish, wire.Ack, wire.Call}
 
 var endsTransaction = regexp.MustCompile(`(?i)^(COMMIT|END|sync)`)
 

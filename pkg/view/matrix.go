@@ -243,7 +243,7 @@ func compareRows(a, b *matrixRow) int {
 		cmp.Compare(a.point.Process, b.point.Process),
 		cmp.Compare(late(a), late(b)),
 		cmp.Compare(a.seq, b.seq),
-		strings.Compare(string(b.point.Protocol), string(a.point.Protocol)), // pg first
+		strings.Compare(string(b.point.Protocol), string(a.point.Protocol)), // pg, http, amqp
 		cmp.Compare(a.point.Conn, b.point.Conn),
 		strings.Compare(string(b.point.Dir), string(a.point.Dir)), // towards the server first
 		cmp.Compare(a.point.Index, b.point.Index),

@@ -395,3 +395,32 @@ func silent() *wire.Trace {
 	t.query(2, "SELECT outbox", wire.NoEffect)
 	return &t.trace
 }
+
+// calls is a program that charges, and tells another service. The answer to its
+// charge is lost.
+func calls() *wire.Trace {
+	t := newTape()
+	ask := func(process int, service, name string, effect wire.Effect) *wire.Message {
+		m := t.send(process, wire.HTTP, name, effect)
+		m.Type, m.Service, m.Detail = "request", service, "Idempotency-Key: order-1\n{\"cents\":4200}"
+		return m
+	}
+	answer := func(process int, service, name string, status int, effect wire.Effect) *wire.Message {
+		m := t.back(process, wire.HTTP, fmt.Sprint(status, " ", name), effect)
+		m.Type, m.Service, m.Status = "response", service, status
+		return m
+	}
+	t.query(1, "BEGIN", wire.NoEffect)
+	t.query(1, "INSERT orders", wire.Write)
+	ask(1, "payments", "POST /charges", wire.Call)
+	answer(1, "payments", "POST /charges", 201, wire.Done).Fault = "kill"
+	ask(2, "payments", "POST /charges", wire.Call)
+	answer(2, "payments", "POST /charges", 201, wire.Done)
+	t.query(2, "INSERT orders", wire.Write)
+	t.setUp(2)
+	t.publish(2, 1)
+	t.confirm(2, 1)
+	ask(2, "stock", "GET /stock/7", wire.NoEffect)
+	answer(2, "stock", "GET /stock/7", 200, wire.NoEffect)
+	return &t.trace
+}

@@ -80,7 +80,7 @@ func TestVerdicts(t *testing.T) {
 
 func TestTraces(t *testing.T) {
 	for name, tr := range map[string]*wire.Trace{
-		"lost": lost(), "uncommitted": uncommitted(), "three": three(), "golden": goldenTrace(), "silent": silent(), "none": nil,
+		"lost": lost(), "uncommitted": uncommitted(), "three": three(), "golden": goldenTrace(), "silent": silent(), "calls": calls(), "none": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := TraceOptions{Broken: "no-lost-event", Width: 100}

@@ -80,7 +80,7 @@ type words struct {
 	DiagramAsList               string
 	PostgreSQL, RabbitMQ        string
 	Restarted                   string // {process}
-	MoreProcesses               string
+	MoreProcesses, MoreServices string
 	Gap, Dropped                plural
 	Repeat                      plural // {n} {times}
 	FaultHere                   map[string]string
@@ -277,6 +277,7 @@ func english() *words {
 		RabbitMQ:      "RabbitMQ",
 		Restarted:     "{process}, a restart",
 		MoreProcesses: "more processes",
+		MoreServices:  "more services",
 		Gap:           plural{"… {n} more message", "… {n} more messages"},
 		Dropped:       plural{"… {n} message after the trace was full", "… {n} messages after the trace was full"},
 		Repeat:        plural{"… the same message {times} times more", "… the same {n} messages {times} times more"},

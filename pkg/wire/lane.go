@@ -106,6 +106,9 @@ func (l *Lane) AMQP() string { return address(l.amqp) }
 // "".
 func (l *Lane) Service(name string) string { return address(l.http[name]) }
 
+// Services returns the names of the services, sorted.
+func (l *Lane) Services() []string { return slices.Sorted(maps.Keys(l.http)) }
+
 // Unanswered returns how many HTTP requests of the lane's have been forwarded
 // and not answered yet. Those on a connection that its client has left count
 // until the service has ended it, and none counts when the lane is closed.

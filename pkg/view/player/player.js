@@ -11,7 +11,7 @@
 // ---- What is shown and said, without a page -----------------------------
 
 const VERSION = 1;
-const ACTING = new Set(["write", "commit", "rollback", "publish", "ack"]);
+const ACTING = new Set(["write", "commit", "rollback", "publish", "ack", "call"]);
 const DEADLY = new Set(["kill", "freeze"]);
 const HARMLESS = new Set(["duplicate", "delay", "expire", "hold", "unrouted"]); // the message passes all the same
 const FAULTS = ["kill", "cut", "blackhole", "nack", "reject", "fail", "shutdown", "duplicate", "delay", "expire"];
@@ -70,8 +70,8 @@ const shape = (numbers, strings) => {
 		return out;
 	};
 };
-const bare = shape("seq process conn index time", "protocol type name effect detail fault id");
-const message = (m) => ({ ...bare(m), dir: m.dir === "<" ? "<" : ">", step: !!m.step, tag: num(m.delivery_tag) });
+const bare = shape("seq process conn index time", "protocol service type name effect detail fault id");
+const message = (m) => ({ ...bare(m), server: str(m.protocol) + str(m.service), dir: m.dir === "<" ? "<" : ">", step: !!m.step, tag: num(m.delivery_tag) });
 const life = shape("process slot from to", "work end");
 const breach = shape("after", "invariant detail says");
 const outcome = shape("pruned", "at message fault outcome violation detail then");
@@ -265,7 +265,7 @@ function transactions(model, i) {
 
 // build lays a recording out: lanes, and rows of one height from top to
 // bottom. Nothing that draws decides what is shown.
-function build(rec, W, both) {
+function build(rec, W, both, waiting = []) {
 	const raw = rec.trace.messages;
 	const anyStep = raw.some((m) => m.step);
 	const msgs = anyStep ? raw.filter((m) => m.step || m.fault) : raw;
@@ -351,14 +351,14 @@ function build(rec, W, both) {
 		for (let k = from; k <= to; k++) (items[k].bars || (items[k].bars = [])).push({ t, top: k > from, bottom: k < to || t.fate === "open" });
 	}
 
-	const uses = new Set(msgs.map((m) => m.protocol));
-	const columns = [];
-	const server = {};
-	const all = both || !uses.size;
-	if (all || uses.has("pg")) server.pg = columns.push({ name: W.postgres, server: true }) - 1;
+	const seen = [...msgs, ...waiting], uses = new Set(seen.map((m) => m.server));
+	const columns = [], server = {}, all = both || !uses.size;
+	const lane = (key, name) => { server[key] = columns.push({ name, server: true }) - 1; };
+	if (all || uses.has("pg")) lane("pg", W.postgres);
 	const base = columns.length;
 	slots.forEach((s, i) => columns.push({ name: s.name, slot: i }));
-	if (all || uses.has("amqp")) server.amqp = columns.push({ name: W.rabbit, server: true }) - 1;
+	if (all || uses.has("amqp")) lane("amqp", W.rabbit);
+	for (const m of seen) if (m.protocol === "http" && server[m.server] === undefined) lane(m.server, line(m.service, 24));
 
 	const seqAt = (i) => (i + 1 < msgs.length ? msgs[i + 1].seq - 1 : Infinity);
 	return {
@@ -384,12 +384,14 @@ function faultWords(fault, W) {
 	return (Object.hasOwn(W.fault, fault) && W.fault[fault]) || fill(W.faultOther, { fault: line(fault, 24) });
 }
 
+const serverName = (model, m) => (model.columns[model.server[m.server]] || { name: line(m.protocol, 24) }).name;
+
 // tell says a message in one sentence.
 function tell(model, m, how, W) {
-	const process = processName(model, m.process, W), server = m.protocol === "pg" ? W.postgres : m.protocol === "amqp" ? W.rabbit : line(m.protocol, 24);
+	const process = processName(model, m.process, W), server = serverName(model, m);
 	const back = m.dir === "<";
 	const v = { message: stepName(m), from: back ? server : process, to: back ? process : server };
-	const text = how === "waits" ? W.waitsSay : how === "lost" ? W.lost : back && (m.effect === "done" || m.effect === "confirm" || / done$|-ok$/.test(m.name)) ? W.answers : W.sends;
+	const text = how === "waits" ? W.waitsSay : how === "lost" ? W.lost : back && (/^(done|confirm)$/.test(m.effect) || m.type === "response" || / done$|-ok$/.test(m.name)) ? W.answers : W.sends;
 	return fill(text, v);
 }
 
@@ -561,12 +563,12 @@ function matrixOf(points, msgs) {
 		return map.get(key);
 	};
 	for (const p of points) {
-		const at = /^p(\d+)\.(pg|amqp)(\d+)([<>])(\d+)$/.exec(p.at);
+		const at = /^p(\d+)\.(pg|amqp|http)(\d+)([<>])(\d+)$/.exec(p.at);
 		let c;
 		if (!at || !p.fault) {
 			c = cell(whole, p.fault || p.at);
 		} else {
-			if (!rows.has(p.at)) rows.set(p.at, { at: p.at, message: p.message, key: [+at[1], order.get(p.at) ?? 1e9, at[2] === "pg" ? 0 : 1, +at[3], at[4] === ">" ? 0 : 1, +at[5]], cells: new Map() });
+			if (!rows.has(p.at)) rows.set(p.at, { at: p.at, message: p.message, key: [+at[1], order.get(p.at) ?? 1e9, ["pg", "http", "amqp"].indexOf(at[2]), +at[3], at[4] === ">" ? 0 : 1, +at[5]], cells: new Map() });
 			faults.add(p.fault);
 			c = cell(rows.get(p.at).cells, p.fault);
 		}
@@ -577,8 +579,8 @@ function matrixOf(points, msgs) {
 	}
 	const rank = (f) => (FAULTS.indexOf(f) + 1 || FAULTS.length + 1);
 	const compareKeys = (a, b) => {
-		for (let i = 0; i < a.key.length; i++) if (a.key[i] !== b.key[i]) return a.key[i] - b.key[i];
-		return 0;
+		const i = a.key.findIndex((k, j) => k !== b.key[j]);
+		return i < 0 ? 0 : a.key[i] - b.key[i];
 	};
 	return {
 		faults: [...faults].sort((a, b) => rank(a) - rank(b)), order,
@@ -587,7 +589,7 @@ function matrixOf(points, msgs) {
 }
 
 function cannotFail(p) {
-	return !p || p.protocol !== "pg" || p.dir !== ">" || !/^(Query|Execute)$/.test(p.type) || p.effect === "rollback" || /^(ROLLBACK|ABORT)/i.test(p.name);
+	return p.protocol !== "http" && (p.protocol !== "pg" || p.dir !== ">" || !/^(Query|Execute)$/.test(p.type) || p.effect === "rollback" || /^(ROLLBACK|ABORT)/i.test(p.name));
 }
 
 // crashed finds the process that Restart would start again.
@@ -601,9 +603,7 @@ function crashed(lives, state) {
 // cannot says why a command cannot be given now, as a key of words.cannot; ""
 // when it can.
 function cannot(act, s) {
-	if (s.link === "closed") return "closed";
-	if (s.link === "offline") return "offline";
-	if (s.link === "connecting") return "connecting";
+	if (s.link !== "open") return s.link;
 	if (act === "stop") return "";
 	if (s.busy) return "busy";
 	const p = s.chosen;
@@ -692,7 +692,6 @@ const setText = (el, text) => { if (el.textContent !== text) el.textContent = te
 
 const ruler = document.createElement("canvas").getContext("2d");
 const widths = new Map();
-// fit cuts text to a width in pixels.
 function widthOf(text, font) {
 	const key = font + "\0" + text;
 	let w = widths.get(key);
@@ -788,7 +787,7 @@ class View {
 		this.speeds = h("select", { "aria-label": W.speed, title: W.speed, onchange: () => { this.speed = +this.speeds.value; } });
 		for (const n of [1, 2, 3, 5, 10]) this.speeds.append(h("option", { value: n, selected: n === this.speed, "aria-label": fill(W.perSecond, { n }) }, fill(W.perSecondShort, { n })));
 		const go = (name, to) => this.button(name, W[name], W[name], () => this.select(to()), "bare");
-		const find = (name, text, why) => this.button(name, text, why, () => this.jump(1, name), "wordy");
+		const find = (name, text, why) => this.button(name, text, why, () => this.jump(name), "wordy");
 		const act = (name, cls) => {
 			const b = this.button(name, live[name], "", () => this.act(name), "act " + (cls || ""));
 			b.act = name;
@@ -884,7 +883,7 @@ class View {
 
 	// rebuild lays the recording out again, after it has grown.
 	rebuild() {
-		this.model = build(this.rec, W, !!this.live);
+		this.model = build(this.rec, W, !!this.live, this.pending);
 		if (this.ghostOn) this.compareGhost();
 		else this.items = this.model.items;
 		this.paintMarks();
@@ -898,10 +897,9 @@ class View {
 		this.ghost = compare(model, ghostModel, !this.isLive);
 		const part = this.ghost.parts[0];
 		const at = part ? (part.at < model.msgs.length ? model.itemOf[part.at] : model.items.length) : model.items.length;
-		const more = [];
 		const neighbour = model.items[Math.min(at, model.items.length - 1)];
 		const row = (it) => ({ step: part ? part.at - 1 : model.msgs.length - 1, alive: neighbour ? neighbour.alive.map((v) => (v === 1 ? 1 : 0)) : [], ...it });
-		more.push(row({ k: "parted", text: sayPart(part, model, ghostModel, this.ghostName, W) }));
+		const more = [row({ k: "parted", text: sayPart(part, model, ghostModel, this.ghostName, W) })];
 		if (part) {
 			for (const i of part.rest.slice(0, 6)) more.push(row({ k: "ghost", m: ghostModel.msgs[i], slot: part.slot }));
 			if (part.rest.length > 6) more.push(row({ k: "gap", ghost: part.rest.length - 6 }));
@@ -1010,21 +1008,14 @@ class View {
 	paintWindow() {
 		if (!this.layout) return;
 		this.makeRoom();
-		const total = this.items.length, { top, tallest } = this;
-		if (this.stale) {
-			this.stale = false;
-			for (const [k, el] of this.rows) {
-				if (this.items[k] && el.looks === this.looks(this.items[k])) continue;
-				el.remove();
-				this.rows.delete(k);
-			}
-		}
+		const total = this.items.length, { top, tallest, stale } = this;
 		const from = Math.max(0, Math.floor(top / ROW) - OVER), to = Math.min(total, Math.ceil((top + tallest) / ROW) + OVER);
+		this.stale = false;
 		for (const [k, el] of this.rows) {
-			if (k < from || k >= to && k < total) {
-				el.remove();
-				this.rows.delete(k);
-			}
+			const same = !stale || this.items[k] && el.looks === this.looks(this.items[k]);
+			if (same && k >= from && (k < to || k >= total)) continue;
+			el.remove();
+			this.rows.delete(k);
 		}
 		const fresh = document.createDocumentFragment();
 		for (let k = from; k < to; k++) {
@@ -1076,8 +1067,8 @@ class View {
 	lanes(g, it, tall) {
 		const { x } = this.layout, { columns } = this.model;
 		columns.forEach((c, i) => {
-			const v = c.server ? 9 : it.alive[c.slot], mid = tall / 2, draw = (cls, y1, y2) => g.append(vline(cls, x[i], y1, y2));
-			if (v === 9) draw("lane", 0, tall);
+			const v = it.alive[c.slot], mid = tall / 2, draw = (cls, y1, y2) => g.append(vline(cls, x[i], y1, y2));
+			if (c.server) draw("lane", 0, tall);
 			else if (v === 1) draw("process", 0, tall);
 			else {
 				if (v) draw("process", v === 2 ? 0 : mid, v === 2 ? mid : tall);
@@ -1189,8 +1180,7 @@ class View {
 
 	arrow(el, m, px, col, o) {
 		const { x } = this.layout, model = this.model;
-		const sc = model.server[m.protocol];
-		const server = sc === undefined ? col + 1 : sc;
+		const server = model.server[m.server] ?? col + 1;
 		const sx = x[Math.min(server, x.length - 1)] + (o.tip || 0), back = m.dir === "<";
 		const dir = server < col ? -1 : 1, near = x[Math.max(0, Math.min(x.length - 1, col + dir))];
 		const from = back ? sx : px;
@@ -1223,7 +1213,7 @@ class View {
 		const open = (last && last.bars || []).filter((b) => b.bottom).map((b) => ({ ...b, top: true }));
 		this.lanes(el, { alive }, WAIT);
 		this.bars(el, { bars: open }, WAIT, WAIT / 2);
-		const col = model.column(p.process), server = model.server[p.protocol] ?? col + 1, back = p.dir === "<", dir = server < col ? -1 : 1;
+		const col = model.column(p.process), server = model.server[p.server] ?? col + 1, back = p.dir === "<", dir = server < col ? -1 : 1;
 		const px = x[col], from = back ? x[server] : px, to = back ? px : x[server];
 		const near = back ? x[server - dir] : x[col + dir] ?? to, mid = (from + near) / 2, y = 31, way = mid < from ? -1 : 1;
 		el.append(hline("held", y, from, mid - way * 11), hline("rest", y, mid + way * 11, to));
@@ -1255,14 +1245,9 @@ class View {
 		this.later("step");
 	}
 
-	jump(way, what) {
+	jump(what) {
 		const { model } = this, is = what === "effect" ? model.isEffect : model.isFault;
-		for (let i = this.sel + way; i >= 0 && i < model.msgs.length; i += way) {
-			if (is(i)) {
-				this.select(i);
-				return;
-			}
-		}
+		for (let i = this.sel + 1; i < model.msgs.length; i++) if (is(i)) return this.select(i);
 		this.tell(what === "effect" ? W.noEffect : W.noFault);
 	}
 
@@ -1304,7 +1289,7 @@ class View {
 		const { x, width } = this.layout, { model, top, room } = this, tall = this.tallest - HEAD;
 		this.makeRoom();
 		const at = Math.max(0, this.rowOf(this.sel)) * ROW, m = model.msgs[this.sel];
-		if (m && width > room + 4) this.scroller.scrollLeft = (x[model.column(m.process)] + (x[model.server[m.protocol]] ?? 0) - room) / 2;
+		if (m && width > room + 4) this.scroller.scrollLeft = (x[model.column(m.process)] + (x[model.server[m.server]] ?? 0) - room) / 2;
 		let to = top;
 		if (this.following && this.isLive) to = this.tall;
 		else if (at < top + ROW) to = at - 2 * ROW;
@@ -1323,7 +1308,7 @@ class View {
 			this.about.append(h("p.what", n ? W.stepZero : W.stepsNone));
 			return;
 		}
-		const a = model.arrived[sel], process = processName(model, m.process, W), server = m.protocol === "pg" ? W.postgres : W.rabbit;
+		const a = model.arrived[sel], process = processName(model, m.process, W), server = serverName(model, m);
 		const ms = fill(W.ms, { n: Math.round(m.time / 1e5) / 10 });
 		this.about.append(
 			h("p.meta", fill(W.stepOf, { i: sel + 1, n }), " · ", h("bdi", (m.dir === "<" ? server : process) + " → " + (m.dir === "<" ? process : server))),
@@ -1553,13 +1538,11 @@ class View {
 
 	paintLegend() {
 		const { model } = this, has = (f) => model.spans.some(f);
-		const kinds = [];
-		if (has((t) => t.last > t.first)) kinds.push("open");
-		if (has((t) => t.fate === "kept")) kinds.push("kept");
-		if (has((t) => t.fate === "dropped")) kinds.push("dropped");
-		if (model.arrived.some((a) => a.stopped)) kinds.push("stopped");
-		if (this.isLive) kinds.push("waits");
-		if (this.ghostOn) kinds.push("ghost");
+		const there = {
+			open: has((t) => t.last > t.first), kept: has((t) => t.fate === "kept"), dropped: has((t) => t.fate === "dropped"),
+			stopped: model.arrived.some((a) => a.stopped), waits: this.isLive, ghost: this.ghostOn,
+		};
+		const kinds = Object.keys(there).filter((k) => there[k]);
 		const key = kinds.join();
 		if (this.legendKey === key) return;
 		this.legendKey = key;
@@ -1617,7 +1600,7 @@ class View {
 		const live = this.isLive, back = () => this.select(this.sel - 1), on = () => this.select(this.sel + 1);
 		const keys = {
 			ArrowLeft: back, k: back, ArrowRight: on, j: on, Home: () => this.select(-1), End: () => this.select(this.last),
-			e: () => this.jump(1, "effect"), f: () => this.jump(1, "fault"), " ": () => this.play(!this.playing),
+			e: () => this.jump("effect"), f: () => this.jump("fault"), " ": () => this.play(!this.playing),
 			m: () => this.rec.points.length && this.show(this.tab === "matrix" ? "things" : "matrix"),
 			g: () => this.toggleGhost(), w: () => this.chooseNext(), "?": () => this.toggleHelp(),
 			Escape: () => (this.help.hidden ? this.tell("") : this.toggleHelp()),
@@ -1867,6 +1850,7 @@ class View {
 	setPending(d) {
 		this.pending = objects(d.pending).slice(0, 50).map((p) => { const m = message(p); return { ...m, id: m.id || pointOf(m) }; });
 		if (typeof d.state === "string") this.state = d.state;
+		if (this.pending.some((p) => this.model.server[p.server] === undefined)) this.grown = true; // a lane more
 		if (this.pending.some((p) => p.id === this.chosenID)) return;
 		this.chosenID = (this.pending.find((p) => p.process === this.chosenProcess) || { id: "" }).id;
 	}

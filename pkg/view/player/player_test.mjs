@@ -14,7 +14,7 @@ function trace(...lines) {
 	return {
 		version: 1,
 		messages: lines.map((l, i) => {
-			const [, process, protocol, conn, dir, effect, name, fault] = /^p(\d+)\.(pg|amqp)(\d+)([<>]) (\S+) (.*?)(?: !(\w+))?$/.exec(l);
+			const [, process, protocol, conn, dir, effect, name, fault] = /^p(\d+)\.(pg|amqp|http)(\d+)([<>]) (\S+) (.*?)(?: !(\w+))?$/.exec(l);
 			const stream = process + protocol + conn + dir;
 			index[stream] = (index[stream] || 0) + 1;
 			const type = name.startsWith("basic.") ? name.split(" ")[0] : dir === ">" ? "Execute" : name.startsWith("ERROR") ? "ErrorResponse" : "CommandComplete";
@@ -205,6 +205,23 @@ test("the matrix is in the order of the run, and shows the worst", () => {
 	assert.deepEqual(m.whole.map((w) => w.cell.kind), ["held"]);
 	assert.equal(L.kindOf({ outcome: "constructor" }), "none");
 	assert.equal(m.order.get("p1.pg1>1"), 1);
+});
+
+test("a service has a lane of its own", () => {
+	const t = trace("p1.pg1> write INSERT orders", "p1.http1> call POST /charges", "p1.http1< done 201 POST /charges", "p1.http2> - GET /stock", "p1.http2< - 200 GET /stock");
+	t.messages.forEach((m, i) => { if (m.protocol === "http") { m.service = i < 3 ? "payments" : "stock"; m.type = m.dir === ">" ? "request" : "response"; } });
+	const rec = record(t), m = L.build(rec, W, false);
+	assert.deepEqual(m.columns.map((c) => c.name), ["PostgreSQL", "process 1", "payments", "stock"]);
+	assert.equal(m.isEffect(1), true);
+	assert.equal(m.isEffect(3), false);
+	assert.match(L.sayStep(rec, m, 1, W), /process 1 sends POST \/charges to payments\./);
+	assert.match(L.sayStep(rec, m, 4, W), /stock answers process 1: 200 GET \/stock\./);
+	assert.equal(L.cannot("fail", { link: "open", state: "waiting", chosen: m.msgs[1], lives: [], alive: true }), "");
+	// Live: a message that waits has a lane before any has passed.
+	const empty = L.build(record(trace()), W, true, [m.msgs[3]]);
+	assert.deepEqual(empty.columns.map((c) => c.name), ["PostgreSQL", "RabbitMQ", "stock"]);
+	const mx = L.matrixOf([{ at: "p1.http1>1", message: "POST /charges", fault: "kill", outcome: "ok" }].map((p) => ({ violation: "", detail: "", then: "", ...p })), m.msgs);
+	assert.equal(mx.rows[0].at, "p1.http1>1");
 });
 
 test("a command that cannot be given says why", () => {

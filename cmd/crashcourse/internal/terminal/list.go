@@ -1,6 +1,7 @@
 package terminal
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -168,7 +169,7 @@ func (c columns) line(mark, number string, r view.ListRow, label string) string 
 	if r.Message.Dir == wire.ToClient {
 		arrow = c.arrows[1]
 	}
-	server := pad(serverName(r.Message.Protocol, c.short), c.server)
+	server := pad(serverName(r.Message, c.short), c.server)
 	head := mark + " " + strings.Repeat(" ", max(0, c.number-len(number))) + number + " " + pad(r.Process, c.process) + arrow + server + " "
 	if c.short == 0 {
 		head += " "
@@ -179,9 +180,9 @@ func (c columns) line(mark, number string, r view.ListRow, label string) string 
 	return fit(head+pad(r.Text, c.width-ansi.StringWidth(head)-ansi.StringWidth(label))+label, c.width)
 }
 
-func serverName(p wire.Protocol, short int) string {
-	if names, ok := servers[p]; ok {
+func serverName(m wire.Message, short int) string {
+	if names, ok := servers[m.Protocol]; ok && names[short] != "" {
 		return names[short]
 	}
-	return view.Line(string(p), 10)
+	return view.Line(cmp.Or(m.Service, string(m.Protocol)), 10)
 }

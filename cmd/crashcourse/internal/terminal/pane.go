@@ -112,7 +112,7 @@ func (m *Model) how(r view.ListRow) string {
 // tell says a message in a sentence.
 func (m *Model) tell(msg wire.Message, how string) string {
 	row := m.list.Row(msg)
-	from, to := row.Process, serverName(msg.Protocol, 0)
+	from, to := row.Process, serverName(msg, 0)
 	if msg.Dir == wire.ToClient {
 		from, to = to, from
 	}

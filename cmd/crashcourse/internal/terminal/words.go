@@ -63,12 +63,13 @@ const (
 // acts are the commands as they are said while they are carried out.
 var acts = map[step.Act]string{
 	step.Pass: "Passing", step.ToEffect: "Running to the next effect", step.Crash: "Crashing", step.Cut: "Cutting the connection",
-	step.Blackhole: "Swallowing", step.Nack: "Refusing", step.Fail: "Failing the statement", step.Restart: "Starting again", step.Rewind: "Making the run anew",
+	step.Blackhole: "Swallowing", step.Nack: "Refusing", step.Fail: "Failing", step.Restart: "Starting again", step.Rewind: "Making the run anew",
 }
 
 var servers = map[wire.Protocol][2]string{ // and in few letters
 	wire.PG:   {"PostgreSQL", "PG"},
 	wire.AMQP: {"RabbitMQ", "MQ"},
+	wire.HTTP: {"", "HT"}, // a service has a name
 }
 
 var fates = map[view.Fate][2]string{ // and in few letters
@@ -149,7 +150,7 @@ var steppingHelp = []hint{
 	{"x", "cut the connection before the message; the process lives"},
 	{"h", "blackhole: swallow the message and all that follows it there"},
 	{"k", "nack: RabbitMQ refuses the message"},
-	{"f", "fail: PostgreSQL answers the statement with an error"},
+	{"f", "fail: the statement, or the request to a service, is answered with an error"},
 	{"r", "start a process that has ended again"},
 	{"w", "rewind: make the run anew, up to the selected message"},
 	{"← → E home", "look at the messages before; end is now"},
@@ -164,7 +165,7 @@ var signs = []hint{
 	{"✗", "a fault struck, a message never arrived, an invariant broke"},
 	{"○ ■", "a process starts, has ended"},
 	{"+ ~ -", "a row is new, has changed, is gone since the step before"},
-	{"PG MQ", "PostgreSQL, RabbitMQ (in a narrow window)"},
+	{"PG MQ HT", "PostgreSQL, RabbitMQ, an HTTP service (in a narrow window)"},
 	{"open", "not committed yet (in a narrow window)"},
 	{"kept", "committed; dropped: rolled back; lost: never arrived"},
 }
