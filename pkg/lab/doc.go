@@ -11,7 +11,7 @@
 //	l.Queue("shipping", "order.#")
 //
 // A function with the signature of [Work] can be run as a process of its own,
-// with both its connections passing through a proxy that reads along:
+// with all its connections passing through a proxy that reads along:
 //
 //	l.Run(placeOrder)                            // and draw the conversation
 //	l.Run(placeOrder, lab.Kill("basic.publish")) // killed just before that message
@@ -25,6 +25,12 @@
 //	l.Together([]lab.Work{consume, consume}, lab.Hold("COMMIT"))
 //	l.Try(consume, lab.Kill("basic.ack"))
 //	n := l.Int("SELECT count(*) FROM parcels")
+//
+// A function that calls HTTP services finds them at [ServiceURL]. The cell plays
+// them, and faults aim at what is said to them by name:
+//
+//	l.Service("payments", payments) // an http.Handler
+//	l.Run(pay, lab.Cut("201 POST /charges"))
 //
 // # How a function becomes a process
 //

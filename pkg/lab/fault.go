@@ -16,8 +16,10 @@ type Fault struct {
 }
 
 // Kill ends the process just before the first message whose name begins with
-// before: "basic.publish", "COMMIT", "UPDATE outbox", "basic.ack". Names are
-// those in the diagram. Answers of PostgreSQL end with done: "COMMIT done".
+// before: "basic.publish", "COMMIT", "UPDATE outbox", "basic.ack", "POST
+// /charges". Names are those in the diagram. Answers of PostgreSQL end with done:
+// "COMMIT done"; responses of a service begin with the status: "201 POST
+// /charges".
 func Kill(before string) Fault { return Fault{crash.Kill, before, 1} }
 
 // Cut breaks that message's connection just before it. The process lives.
@@ -32,6 +34,11 @@ func Blackhole(before string) Fault { return Fault{crash.Blackhole, before, 1} }
 // mode.
 func Nack(before string) Fault { return Fault{crash.Nack, before, 1} }
 
+// Fail has that statement fail with SQLSTATE 40001. A request to a service is
+// answered with 503 and never reaches it; a response is replaced by 502, though
+// the service has done what it was asked.
+func Fail(before string) Fault { return Fault{crash.FailStatement, before, 1} }
+
 // Hold holds that message back until the other processes of the run have
 // nothing left to do: what a long pause of this process would do.
 func Hold(before string) Fault { return Fault{crash.Delay, before, 1} }
@@ -45,8 +52,11 @@ func (f Fault) Nth(n int) Fault {
 // String says which fault, and where: "a kill before basic.publish".
 func (f Fault) String() string {
 	s := fmt.Sprintf("a %s before %s", f.kind, f.before)
-	if f.kind == crash.Delay {
+	switch f.kind {
+	case crash.Delay:
 		s = "a pause before " + f.before
+	case crash.FailStatement:
+		s = "a failure of " + f.before
 	}
 	if f.nth > 1 {
 		s += fmt.Sprintf(" number %d", f.nth)
@@ -63,6 +73,9 @@ func (f Fault) meets(m *wire.Message) bool {
 	if f.kind == crash.Nack && (m.Effect != wire.Publish || m.DeliveryTag == 0) {
 		return false
 	}
+	if f.kind == crash.FailStatement && !crash.CanFail(m) {
+		return false
+	}
 	// "COMMIT" does not mean its answer, "COMMIT done".
 	return !strings.HasSuffix(m.Name, " done") || strings.HasSuffix(f.before, " done")
 }
@@ -75,6 +88,8 @@ func (f Fault) action(release <-chan wire.Action) wire.Action {
 		return wire.Action{Kind: wire.Blackhole}
 	case crash.Nack:
 		return wire.Action{Kind: wire.Nack}
+	case crash.FailStatement:
+		return wire.Action{Kind: wire.Fail, SQLState: "40001"}
 	case crash.Delay:
 		return wire.Action{Kind: wire.Hold, Until: release}
 	}

@@ -37,6 +37,8 @@ type Lab struct {
 
 	db   *pgxpool.Pool
 	conn *amqp.Connection
+
+	services map[string]string // by name: where the cell serves it
 }
 
 // lockWait is how long a cell waits for a lock. A process of a live session may

@@ -68,8 +68,8 @@ func Grid(caption string, columns []string, rows [][]string) (rich, text string)
 	return framed(g.html()), g.text()
 }
 
-// Fail ends the cell with err, as everything in this package does.
-func Fail(err error) {
+// Fatal ends the cell with err, as everything in this package does.
+func Fatal(err error) {
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
 }

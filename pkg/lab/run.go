@@ -38,7 +38,7 @@ const (
 
 // Run runs work in a process of its own, lets the faults strike, each at most
 // once and in any order, and draws the conversation that the process had with
-// both servers. It ends when the process has ended, or when nothing that lasts
+// its servers. It ends when the process has ended, or when nothing that lasts
 // has been said for a moment: then the process is asked to stop.
 func (l *Lab) Run(work Work, faults ...Fault) wire.Trace {
 	return l.Together([]Work{work}, faults...)
@@ -132,7 +132,7 @@ func (r *run) do(ctx context.Context) error {
 		return err
 	}
 	r.glance(ctx)
-	r.proxy, err = wire.New(wire.Config{Postgres: pg, AMQP: mq, Decide: r.decide})
+	r.proxy, err = wire.New(wire.Config{Postgres: pg, AMQP: mq, Services: r.lab.services, Decide: r.decide})
 	if err != nil {
 		return err
 	}
@@ -271,6 +271,11 @@ func (r *run) calmed(except int) bool {
 	return true
 }
 
+// calling says whether a service is at work on a request of a living process.
+func (r *run) calling() bool {
+	return slices.ContainsFunc(r.procs, func(p *process) bool { return !p.over && p.lane.Unanswered() > 0 })
+}
+
 // watch waits for the end of the work.
 func (r *run) watch(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -289,8 +294,10 @@ func (r *run) watch(ctx context.Context) error {
 			f()
 		case <-tick.C:
 			r.hands.Look(r.proxy.Since) // before mu, which decide takes under the proxy's lock
+			calling := r.calling()      // before mu: the wires' lock comes first
 			r.mu.Lock()
 			switch {
+			case calling:
 			case r.release != nil:
 				if r.calmed(r.held) {
 					close(r.release)
@@ -417,8 +424,11 @@ func (r *run) missed() (notes []string) {
 	for i, f := range r.faults {
 		if _, ok := r.struck[i]; !ok {
 			why := "The names are those in the diagram."
-			if f.kind == crash.Nack {
+			switch f.kind {
+			case crash.Nack:
 				why = "Only a publish on a channel in confirm mode can be refused."
+			case crash.FailStatement:
+				why += " Only statements, and what services are asked and answer, can fail."
 			}
 			notes = append(notes, fmt.Sprintf("The fault never struck: no message number %d was named %s. %s", f.nth, f.before, why))
 		}

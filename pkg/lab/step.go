@@ -30,8 +30,8 @@ const openTime = 45 * time.Second
 // Step opens a live session under the cell: each message to PostgreSQL and
 // RabbitMQ waits until the reader lets it pass, or crashes the process there.
 // It returns at once; the session lives in the lab server until another one of
-// this notebook is opened. Where no lab server runs, the work runs through by
-// itself and is shown recorded.
+// this notebook is opened. Where no lab server runs, or the cell has a
+// [Lab.Service], the work runs through by itself and is shown recorded.
 func (l *Lab) Step(s Scenario) {
 	l.calls++
 	if l.role != nil {
@@ -63,6 +63,9 @@ func (l *Lab) step(s Scenario) error {
 		return err
 	}
 	server, err := state.LoadLab(dir)
+	if len(l.services) > 0 {
+		return l.recorded(s, "A service lives in this cell and ends with it, so this ran by itself and is shown recorded.")
+	}
 	if err == nil {
 		var opened step.Opened
 		if opened, err = l.open(server, s); err == nil {
@@ -77,17 +80,17 @@ func (l *Lab) step(s Scenario) error {
 			return l.ctx.Err()
 		}
 	}
-	return l.recorded(s)
+	return l.recorded(s, "No lab server runs, so this ran by itself and is shown recorded. `make lab` lets you step through it live.")
 }
 
-// recorded runs the work by itself.
-func (l *Lab) recorded(s Scenario) error {
+// recorded runs the work by itself, and says why.
+func (l *Lab) recorded(s Scenario, why string) error {
 	if s.Start != nil {
 		if err := s.Start(l.ctx, l.DB(), l.Conn()); err != nil {
 			return fmt.Errorf("lab: make the starting state: %w", err)
 		}
 	}
-	l.out.say("No lab server runs, so this ran by itself and is shown recorded. `make lab` lets you step through it live.")
+	l.out.say("%s", why)
 	r := &run{lab: l, works: s.Run, named: s.Title, events: make(chan func(), 64)}
 	if err := r.do(l.ctx); err != nil {
 		return err

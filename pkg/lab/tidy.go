@@ -10,7 +10,7 @@ import (
 // of such a change.
 func lasts(m *wire.Message) bool {
 	switch m.Effect {
-	case wire.Write, wire.Publish, wire.Ack, wire.Confirm, wire.Deliver, wire.Return:
+	case wire.Write, wire.Publish, wire.Ack, wire.Confirm, wire.Deliver, wire.Return, wire.Call:
 		return true
 	}
 	return false

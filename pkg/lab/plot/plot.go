@@ -69,7 +69,7 @@ func (b Bars) Show() {
 
 func show(title, svg string, err error, t [][]string) {
 	if err != nil {
-		lab.Fail(fmt.Errorf("plot: draw %q: %w", title, err))
+		lab.Fatal(fmt.Errorf("plot: draw %q: %w", title, err))
 	}
 	// The figures under the picture are its text, for whoever does not see it.
 	svg = strings.Replace(svg, "<svg ", `<svg role="img" aria-label="`+html.EscapeString(title)+`: the figures are in the table below" style="display:block;width:100%;max-width:640px;height:auto" `, 1)
