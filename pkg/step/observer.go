@@ -107,8 +107,9 @@ type relation struct {
 	order string
 }
 
-// relations lists the tables that hold work, each with its order. Those that
-// only say which migrations have run tell nothing.
+// relations lists the tables that hold work, each with its order, one that is
+// divided into partitions as a whole. Those that only say which migrations have
+// run tell nothing.
 const relations = `
 SELECT format('%I.%I', n.nspname, c.relname),
        CASE WHEN n.nspname = 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END,
@@ -116,7 +117,7 @@ SELECT format('%I.%I', n.nspname, c.relname),
                    FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(attnum, place), pg_attribute a
                   WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND a.attnum = k.attnum), 'ctid')
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
+ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
    AND c.relname NOT LIKE '%migration%'
    AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'is_applied') -- goose's, by whatever name
    AND has_table_privilege(c.oid, 'SELECT')
