@@ -20,18 +20,19 @@ import (
 //     To book it is to raise the account's balance_cents by its cents and to add
 //     one row to ledger (account_id and cents).
 //   - A message may be delivered again, and may have been sent twice with the same
-//     message ID, even at the same moment to both processes. It is booked once all
-//     the same. Two payments that differ by their message ID only are two
-//     payments. Your consumer's name in the table inbox is payments.
+//     message ID and body, even at the same moment to both processes, or a year
+//     later. It is booked once all the same. Two payments that differ by their
+//     message ID only are two payments; it is any text, of which case counts. Your
+//     consumer's name in the table inbox is payments.
 //   - A message that can never be booked goes to the dead letters, and no other
 //     does: one without a message ID, one whose body is no such JSON, one whose
-//     account does not exist. Reject it without requeue: the queue's dead-letter
-//     exchange, dead, then gets it.
+//     account does not exist. Cents are whole. Reject it without requeue, and the
+//     queue's dead-letter exchange, dead, gets it; or publish it there yourself.
 //   - Every message is acknowledged or rejected once it is dealt with, and not
 //     before, so that it is neither lost nor comes back.
-//   - Book several at a time, at least four: while payments wait because somebody
-//     has locked the row of their account, the payments of other accounts are
-//     booked.
+//   - Book several at a time, at least four: while one or two payments wait because
+//     somebody has locked the row of their account, the payments of other accounts
+//     are booked.
 //
 // Consume may return an error at any time, when a connection is lost for example:
 // it is then started again, in a new process. It must not get stuck: within two

@@ -31,12 +31,14 @@ type Payment struct {
 // A message may be delivered again after a crash or a lost connection. Whoever
 // sent it may have sent it twice, with the same MessageID. Two processes call
 // Handle, each for up to four messages at a time, so it may be called for the same
-// message twice at the same moment. Two payments that differ by their MessageID
-// only are two payments.
+// message twice at the same moment, or once more a year later. Two payments that
+// differ by their MessageID only are two payments; it is any text, of which case
+// counts.
 //
 // When Handle returns nil, the message is acknowledged and never comes back. When
-// it returns an error, the message is delivered again a little later. The table
-// inbox is there to remember messages; your consumer's name in it is payments.
+// it returns an error, the message is delivered again a little later. After a crash
+// it has to be booked within two seconds of being delivered again. The table inbox
+// is there to remember messages; your consumer's name in it is payments.
 func Handle(ctx context.Context, db *pgxpool.Pool, p Payment) error {
 	return exercise.ErrNotImplemented // your code
 }

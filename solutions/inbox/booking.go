@@ -49,9 +49,10 @@ type booking struct {
 	dead   *stage.Listener
 	hands  stage.Hands
 	locker pgx.Tx
-	second bool // the second wave has been sent
-	stuck  int  // a process that lives on without a connection to the broker
-	left   int  // messages in the queue after the processes were stopped
+	second bool   // the second wave has been sent
+	stuck  int    // a process that lives on without a connection to the broker
+	left   int    // messages in the queue after the processes were stopped
+	half   string // a payment of which one half was found to be done
 
 	rows  []row
 	ready int
@@ -98,11 +99,13 @@ func (s *booking) add(rng *rand.Rand, n int) {
 	}
 }
 
-// twist adds what goes wrong with messages: two that are alike, one that is sent
-// twice, two that come again, and a late one.
+// twist adds what goes wrong with messages: two that are alike but for the case of
+// their IDs, one that is sent twice, two that come again, a sum that no float64
+// holds, and a late one.
 func (s *booking) twist(rng *rand.Rand) {
 	alike := *s.payments[3]
-	alike.id = stage.UUID(rng).String()
+	alike.id = strings.ToUpper(alike.id)
+	s.payments[4].cents = 1<<53 + 1
 	s.payments[0].again, s.payments[1].again = true, true
 	s.payments[2].twin = true
 	s.put(alike)
@@ -112,7 +115,8 @@ func (s *booking) twist(rng *rand.Rand) {
 // poison inserts messages that can never be booked, from place at on.
 func (s *booking) poison(rng *rand.Rand, at int) {
 	s.payments = slices.Insert(s.payments, at,
-		&payment{id: stage.UUID(rng).String(), account: 0, cents: 77, body: `{"account":`, poison: "a body that is no JSON"},
+		&payment{id: stage.UUID(rng).String(), account: 0, cents: 77, body: fmt.Sprintf(`{"account":%q,"cents":77}{"acc`, s.accounts[0]), poison: "a body that is no JSON"},
+		&payment{id: stage.UUID(rng).String(), account: 0, cents: 76, body: fmt.Sprintf(`{"account":%q,"cents":76.5}`, s.accounts[0]), poison: "half a cent in it"},
 		&payment{id: "", account: 1, cents: 78, poison: "no message ID"},
 		&payment{id: stage.UUID(rng).String(), account: -1, cents: 79, poison: "an account that does not exist"})
 }
@@ -204,10 +208,34 @@ func (s *booking) Started(_ context.Context, p *crash.Process) error {
 	return p.Send(crash.Call{ID: 1, Last: true})
 }
 
-func (s *booking) Ended(_ context.Context, p *crash.Process) error {
+func (s *booking) Ended(ctx context.Context, p *crash.Process) error {
 	s.hands.Look(s.arena.Since)
 	s.hands.Ended(p.N)
 	s.moved = time.Now()
+	return s.lookForHalves(ctx)
+}
+
+// lookForHalves compares balances and ledger in one look. Both halves of a payment
+// are done in one transaction, so that they agree at any time.
+func (s *booking) lookForHalves(ctx context.Context) error {
+	if s.half != "" {
+		return nil
+	}
+	rows, err := s.arena.DB.Query(ctx, `SELECT a.id, a.balance_cents, coalesce(sum(l.cents), 0)::bigint
+		FROM public.accounts a LEFT JOIN public.ledger l ON l.account_id = a.id
+		GROUP BY a.id HAVING a.balance_cents <> coalesce(sum(l.cents), 0)`)
+	if err != nil {
+		return fmt.Errorf("compare balances and ledger: %w", err)
+	}
+	var id string
+	var balance, sum int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &balance, &sum}, func() error {
+		s.half = fmt.Sprintf("when the process had ended, the balance of account %s was %d cents, and its ledger added up to %d", s.name(id), balance, sum)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("compare balances and ledger: %w", err)
+	}
 	return nil
 }
 
@@ -337,8 +365,12 @@ func (s *booking) isDone(ctx context.Context) (bool, error) {
 	if s.second {
 		return s.ready == 0 && s.hands.All() == 0 && s.connected(), nil
 	}
-	// Now some of it comes once more, and something new behind it.
+	// A year later some of it comes once more, and something new behind it.
 	s.second = true
+	if _, err := s.arena.DB.Exec(ctx, `UPDATE public.inbox SET handled_at = handled_at - interval '1 year'
+		WHERE ctid IN (SELECT ctid FROM public.inbox FOR UPDATE SKIP LOCKED)`); err != nil {
+		return false, fmt.Errorf("let a year pass: %w", err)
+	}
 	var wave []amqp.Publishing
 	for _, again := range []bool{true, false} {
 		for _, p := range s.payments {

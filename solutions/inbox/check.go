@@ -33,6 +33,9 @@ func (s *booking) Check(ctx context.Context, faults int) ([]crash.Violation, err
 		return nil, err
 	}
 	var f findings
+	if s.half != "" {
+		f.add(effectOnce, "%s: half of a payment was done", s.half)
+	}
 	s.checkMoney(&f, balances)
 	for _, p := range s.payments {
 		switch {
@@ -88,8 +91,10 @@ func (s *booking) checkMoney(f *findings, balances map[string]int64) {
 		switch p := s.bookedAs(r); {
 		case p == nil:
 			f.add(effectOnce, "the ledger has a row of %d cents for account %s that no message speaks of", r.cents, s.name(r.account))
-		case p.poison != "":
+		case p.poison != "" && p.id == "":
 			f.add(poisonParked, "message %d was booked, although it has %s: nobody could tell a second delivery of it from the first", p.n, p.poison)
+		case p.poison != "":
+			f.add(poisonParked, "message %d was booked, although it has %s", p.n, p.poison)
 		}
 	}
 	for _, p := range s.payments {
@@ -114,8 +119,8 @@ func (s *booking) checkPayment(f *findings, p *payment, known map[string]bool) {
 	case s.parked(p):
 		f.add(poisonParked, "payment %d can be booked, and is among the dead letters", p.n)
 	case s.dealt(p) || s.ready > 0 || s.hands.Holds(p.id) > 0:
-	case len(s.alike(p)) > 1 && s.times(p) > 0:
-		f.add(noLostMessage, "%s differ by their message IDs only, and only %s booked", numbers(s.alike(p)), stage.Count(s.times(p), "payment"))
+	case len(s.alike(p)) > 1 && s.times(p) > 0 && (o.Acked == 0 || known[p.id] || !s.acks || !s.anyKnown(s.alike(p), known)):
+		f.add(noLostMessage, "%s different, by their message IDs, and only %s booked", numbers(s.alike(p)), stage.Count(s.times(p), "payment"))
 	case o.Acked > 0 && !known[p.id] && s.acks:
 		f.add(noWrongAck, "payment %d was acknowledged, and is not booked", p.n)
 	case o.Acked > 0:
@@ -123,6 +128,11 @@ func (s *booking) checkPayment(f *findings, p *payment, known map[string]bool) {
 	default:
 		f.add(noLostMessage, "payment %d is neither booked nor in the queue", p.n)
 	}
+}
+
+// anyKnown says whether the answer has noted one of these by its message ID.
+func (s *booking) anyKnown(list []*payment, known map[string]bool) bool {
+	return slices.ContainsFunc(list, func(p *payment) bool { return known[p.id] })
 }
 
 // often is how many deliveries of a message no single fault explains.
