@@ -26,8 +26,9 @@ import (
 //     consumer's name in the table inbox is payments.
 //   - A message that can never be booked goes to the dead letters, and no other
 //     does: one without a message ID, one whose body is no such JSON, one whose
-//     account does not exist. Cents are whole. Reject it without requeue, and the
-//     queue's dead-letter exchange, dead, gets it; or publish it there yourself.
+//     account does not exist. Cents are whole; what is JSON has both fields, and no
+//     zero byte in them. Reject it without requeue, and the queue's dead-letter
+//     exchange, dead, gets it; or publish it there yourself.
 //   - Every message is acknowledged or rejected once it is dealt with, and not
 //     before, so that it is neither lost nor comes back.
 //   - Book several at a time, at least four: while one or two payments wait because
