@@ -126,7 +126,7 @@ func TestProgram(binary, id, test string) crash.Program {
 	return crash.Program{
 		Path: binary,
 		Args: []string{"-test.run=^" + regexp.QuoteMeta(test) + "$", "-test.timeout=0"},
-		Env:  []string{RoleEnv + "=" + id, "PATH=/usr/bin:/bin", "LANG=C.UTF-8"},
+		Env:  []string{RoleEnv + "=" + id, AddrEnv + "={{addr}}", "PATH=/usr/bin:/bin", "LANG=C.UTF-8"},
 	}
 }
 

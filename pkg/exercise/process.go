@@ -21,6 +21,10 @@ import (
 // test.
 const RoleEnv = "CRASHCOURSE_ROLE"
 
+// AddrEnv is set, in the environment of a process under test, to an address on
+// which it may listen: see [Process.Addr].
+const AddrEnv = "CRASHCOURSE_ADDR"
+
 // PoolSize is how many connections the pool has that an answer is given, on
 // every machine.
 const PoolSize = 4
@@ -39,6 +43,10 @@ type Process struct {
 	conn   *amqp.Connection
 	client *http.Client
 }
+
+// Addr is an address, such as 127.0.0.1:23456, on which the process may listen for
+// clients. The judge knows it, and the process that replaces this one has the same.
+func (p *Process) Addr() string { return os.Getenv(AddrEnv) }
 
 // errServer marks an error that came before the answer was called.
 var errServer = errors.New("a server could not be reached")

@@ -1,0 +1,5 @@
+package breaker
+
+import "testing"
+
+func TestGuard(t *testing.T) { CheckGuard(t, Guard) }

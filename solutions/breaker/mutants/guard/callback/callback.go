@@ -1,0 +1,46 @@
+// Mutant: asks the breaker for its counts when its state changes: the library calls back with its lock held, and all calls wait for ever.
+// Breaks: answered-in-time
+// Shown by: none
+
+package callback
+
+import (
+	"context"
+	"errors"
+	"log"
+
+	"github.com/sony/gobreaker/v2"
+
+	"crashcourse/exercises/breaker"
+)
+
+// Guard calls charge through a breaker.
+func Guard(s breaker.Settings, charge func(context.Context, breaker.Payment) error) func(context.Context, breaker.Payment) error {
+	var cb *gobreaker.CircuitBreaker[struct{}]
+	cb = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+		MaxRequests:  uint32(s.Probes),
+		Interval:     s.Window,
+		BucketPeriod: s.Window / 10,
+		Timeout:      s.Reset,
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			ended := int(c.TotalSuccesses + c.TotalFailures)
+			return ended >= s.Volume && 100*int(c.TotalFailures) >= s.FailureRate*ended
+		},
+		OnStateChange: func(_ string, from, to gobreaker.State) {
+			log.Printf("from %s to %s after %+v", from, to, cb.Counts())
+		},
+		IsSuccessful: func(err error) bool { return err == nil || errors.Is(err, breaker.ErrDeclined) },
+		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
+	})
+	return func(ctx context.Context, p breaker.Payment) error {
+		_, err := cb.Execute(func() (struct{}, error) {
+			ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+			defer cancel()
+			return struct{}{}, charge(ctx, p)
+		})
+		if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
+			return breaker.ErrOpen
+		}
+		return err
+	}
+}
