@@ -3,3 +3,5 @@ package breaker
 import "testing"
 
 func TestGuard(t *testing.T) { CheckGuard(t, Guard) }
+
+func TestFallback(t *testing.T) { CheckFallback(t, Fallback) }

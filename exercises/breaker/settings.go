@@ -21,6 +21,9 @@ type Settings struct {
 	// knows of no earlier call. When one fails it opens again.
 	Reset  time.Duration
 	Probes int
+
+	// Retry is for [Fallback] alone: the time from an attempt that failed to the next.
+	Retry time.Duration
 }
 
 // Payment is what the service is asked to charge.

@@ -108,15 +108,15 @@ func (n *run) watch(ctx context.Context) (over bool, err error) {
 }
 
 // rested says whether p, part of whose conversation is swallowed, has done all
-// that it will do. One that tries again and again, as it may, never rests: it has
-// had its time.
+// that it will do. One that works on by its other connections, or tries again and
+// again, never rests: it is given a while.
 func (n *run) rested(p *Process, now time.Time, patience time.Duration) bool {
 	if n.calls(now) {
 		return false
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if now.Sub(n.struckAt) > stuckAfter {
+	if now.Sub(n.struckAt) > 2*longRest {
 		return true
 	}
 	if now.Sub(n.lastWork) < patience || now.Sub(n.struckAt) < patience {

@@ -12,7 +12,20 @@ package breaker
 import "crashcourse/pkg/crash"
 
 // Specs returns what the judge knows of each exercise.
-func Specs() []*crash.Spec { return []*crash.Spec{guardSpec()} }
+func Specs() []*crash.Spec { return []*crash.Spec{guardSpec(), fallbackSpec()} }
+
+// The table of breaker/fallback, as its contract shows it.
+const (
+	schema = `
+CREATE TABLE public.payments (
+    id     text        PRIMARY KEY,
+    cents  bigint      NOT NULL,
+    key    text        NOT NULL UNIQUE,
+    status text        NOT NULL DEFAULT 'queued' CHECK (status IN ('queued', 'charged', 'declined')),
+    due_at timestamptz NOT NULL DEFAULT now()
+);`
+	grants = `GRANT SELECT, INSERT, UPDATE, DELETE, REFERENCES, TRIGGER ON public.payments TO {{answer}};`
+)
 
 // The invariants, in the words that a learner reads.
 var (
@@ -74,6 +87,26 @@ var (
 			"What did the service say of this payment, and what did your function return?",
 			"What does your function return for a call that was not made?",
 			"Return the error of charge as it is, and ErrOpen where it was not called.",
+		},
+	}
+	noLostPayment = crash.Invariant{
+		Name:     "no-lost-payment",
+		Says:     "A payment that was answered, or that the service has charged, has its row, and each row ends as what the service has said.",
+		Expected: "The row is committed, as queued, before the service is asked. It becomes charged or declined after the service has said so, and what is still queued is tried again.",
+		Hints: []string{
+			"Which payment is it? Where was it when the process died, or when its client was answered: in the table, in memory, at the service?",
+			"Suppose that the process dies right here. What does the next one find in the table, and does it do the right thing about it?",
+			"INSERT and commit first, then charge, then UPDATE. work looks again and again for rows that are queued and due. Whatever keeps two from trying the same row ends by itself when one of them dies.",
+		},
+	}
+	finalAnswer = crash.Invariant{
+		Name:     "final-answer",
+		Says:     "What the service has declined is not asked for again.",
+		Expected: "After ErrDeclined the row says declined, and no attempt follows.",
+		Hints: []string{
+			"What did the service say of this payment, and what did your program make of it?",
+			"Which errors can another attempt mend? Is this one of them?",
+			"errors.Is(err, breaker.ErrDeclined): set the row to declined, and answer so.",
 		},
 	}
 )

@@ -45,6 +45,7 @@ type play struct {
 	found []crash.Violation
 	steps int
 	over  bool
+	err   error // the judge could not go on
 }
 
 // call is a client's call of the checkout.
@@ -87,12 +88,16 @@ func (p *play) Started(ctx context.Context, process *crash.Process) error {
 	p.addr = process.Addr()
 	ctx, p.leave = context.WithCancel(ctx)
 	p.actor.Go(func() {
-		if err := p.script(ctx, p); err != nil && !errors.Is(err, errBroken) {
+		err := p.script(ctx, p)
+		if ctx.Err() != nil {
 			return // the run has ended
 		}
 		p.mu.Lock()
+		defer p.mu.Unlock()
 		p.over = true
-		p.mu.Unlock()
+		if !errors.Is(err, errBroken) {
+			p.err = err
+		}
 	})
 	return nil
 }
@@ -100,7 +105,7 @@ func (p *play) Started(ctx context.Context, process *crash.Process) error {
 func (p *play) Done(context.Context) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.over, nil
+	return p.over, p.err
 }
 
 func (p *play) Progress() int {
