@@ -375,15 +375,20 @@ func (y *paying) whileDown(ctx context.Context) error {
 	}
 	certain := time.Now() // by now it is open
 	var failed []request
+	worked := 0
 	for _, r := range y.service.all() {
-		if r.said == http.StatusServiceUnavailable {
+		switch r.said {
+		case http.StatusServiceUnavailable:
 			failed = append(failed, r)
+		case http.StatusCreated: // more than one if several attempts were made for payment 1
+			worked++
 		}
 	}
-	if len(failed) < volume-1 {
+	least := fewest(volume, worked)
+	if len(failed) < least {
 		return y.breaks(answeredInTime, "%d payments were answered as queued, and the service was asked %s: it is not known to be down", volume, stage.Count(len(failed), "time"))
 	}
-	until := failed[volume-2].saidAt.Add(y.settings.Reset) // together with the first one, that are Volume
+	until := failed[least-1].saidAt.Add(y.settings.Reset)
 	more := y.payments[1+volume:]
 	if err := y.all(ctx, more...); err != nil {
 		return err
@@ -400,11 +405,21 @@ func (y *paying) whileDown(ctx context.Context) error {
 		}
 		isNew := m.n > 1+volume
 		if isNew && n > 0 || n > 2 { // of an older one an attempt may have been under way
-			return y.breaks(openMeansNoCalls, "%d of %d calls had failed, Reset was not over, and the service was asked %s to charge payment %d", volume, volume+1, stage.Count(n, "time"), m.n)
+			return y.breaks(openMeansNoCalls, "%d of %d calls had failed, Reset was not over, and the service was asked %s to charge payment %d", len(failed), len(failed)+worked, stage.Count(n, "time"), m.n)
 		}
 	}
 	y.service.turn(well)
 	return y.rest(ctx)
+}
+
+// fewest is with how many failures the circuit may open, if up to so many calls have
+// succeeded and FailureRate is 50.
+func fewest(volume, worked int) int {
+	least := volume
+	for n := range worked + 1 {
+		least = min(least, max(volume-n, n))
+	}
+	return least
 }
 
 // hangUp has clients leave while the service is at work on their payments.
