@@ -12,7 +12,7 @@ package breaker
 import "crashcourse/pkg/crash"
 
 // Specs returns what the judge knows of each exercise.
-func Specs() []*crash.Spec { return []*crash.Spec{guardSpec(), fallbackSpec()} }
+func Specs() []*crash.Spec { return []*crash.Spec{guardSpec(), fallbackSpec(), probeSpec()} }
 
 // The table of breaker/fallback, as its contract shows it.
 const (
@@ -57,6 +57,16 @@ var (
 			"Which calls does your breaker take for failures? Was it the service that failed?",
 			"What says context.Canceled about the service? What says a declined card? And how long ago may a failure be that still counts?",
 			"Tell errors apart with errors.Is: ErrDeclined is a success, context.Canceled is neither. Let no circuit open below Volume, and forget what is older than Window: with gobreaker, IsSuccessful, IsExcluded, ReadyToTrip and Interval.",
+		},
+	}
+	probeLimit = crash.Invariant{
+		Name:     "probe-limit",
+		Says:     "While the circuit is half-open, no more than Probes calls are under way.",
+		Expected: "A call takes one of Probes places before it is made, and is rejected if there is none, until as many as Probes have succeeded.",
+		Hints: []string{
+			"How many calls reached the service at once? What has let the second one through, and the last?",
+			"Between asking whether there is a place and taking it, who else can ask? And whose success was it that closed the circuit: that of a probe, and of how many?",
+			"Count under one lock. Give each change of state a number that a call takes along: if it is another one when the call ends, the call changes nothing. Close only after Probes successes.",
 		},
 	}
 	recovers = crash.Invariant{

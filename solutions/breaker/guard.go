@@ -159,35 +159,39 @@ func guardRecovery(ctx context.Context, p *play) error {
 	if err := p.shut(ctx, 3, opened.Add(p.settings.Reset), "Reset was not over"); err != nil {
 		return err
 	}
-	if err := p.recover(ctx); err != nil {
+	if err := p.recover(ctx, 0); err != nil {
 		return err
 	}
 	return p.through(ctx, p.settings.Volume, well, recovers, fmt.Sprintf("%s had succeeded after Reset, and none had failed since", stage.Count(p.settings.Probes, "probe")))
 }
 
-// recover makes calls, one after the other, until as many as Probes have succeeded.
-func (p *play) recover(ctx context.Context) error {
-	var last error
-	successes := 0
-	ok, err := p.await(ctx, p.settings.Reset+p.settings.Timeout/10, func() bool {
-		if last != nil {
-			return true
+// recover makes calls, one after the other, until as many as Probes have succeeded,
+// with those that did before.
+func (p *play) recover(ctx context.Context, before int) error {
+	successes := before
+	for {
+		reached := len(p.service.all())
+		var last error
+		ok, err := p.await(ctx, p.settings.Reset+min(p.settings.Timeout, time.Second), func() bool {
+			if successes >= p.settings.Probes {
+				return true
+			}
+			var c *call
+			if c, last = p.one(ctx); last == nil && c.charged() {
+				successes++
+			}
+			return last != nil || successes >= p.settings.Probes
+		})
+		switch {
+		case err != nil:
+			return err
+		case last != nil || ok:
+			return last
+		case len(p.service.all()) > reached: // probes are made, and take too long: the machine is busy
+			continue
+		case successes > 0:
+			return p.breaks(recovers, "the service works again, and let %s succeed of the %d that close the circuit; it is not let through to any more", stage.Count(successes, "probe"), p.settings.Probes)
 		}
-		var c *call
-		if c, last = p.one(ctx); last == nil && c.charged() {
-			successes++
-		}
-		return successes == p.settings.Probes
-	})
-	switch {
-	case last != nil:
-		return last
-	case err != nil:
-		return err
-	case !ok && successes > 0:
-		return p.breaks(recovers, "the service works again, and let %s succeed of the %d that close the circuit; it is not let through to any more", stage.Count(successes, "probe"), p.settings.Probes)
-	case !ok:
 		return p.breaks(recovers, "the service works again, Reset is %v, and more than %v later no call has got through", p.settings.Reset, late)
 	}
-	return nil
 }
