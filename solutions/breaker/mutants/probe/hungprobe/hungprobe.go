@@ -47,11 +47,11 @@ func Probe(s breaker.Settings, charge func(context.Context, breaker.Payment) err
 			return err
 		}
 		ended := make(chan error, 1)
-		go func() {
+		go func(epoch int) {
 			err := charge(context.WithoutCancel(ctx), p)
 			c.leave(epoch, context.WithoutCancel(ctx), err)
 			ended <- err
-		}()
+		}(epoch)
 		epoch = -1 // that has been seen to
 		select {
 		case err = <-ended:
