@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 
 // programs move the rows of todo to done. Each does it in its own way.
 var programs = map[string]func(context.Context) error{
+	"busy": busy,
 	"careful": func(ctx context.Context) error {
 		return move(ctx, func(conn *pgx.Conn, id int) error {
 			return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
