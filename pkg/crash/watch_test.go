@@ -21,7 +21,7 @@ func busy(ctx context.Context) error {
 			}
 			go func() {
 				for {
-					if _, err := beside.Exec(ctx, "DELETE FROM done WHERE id < 0"); err != nil {
+					if _, err := beside.Exec(ctx, "DELETE FROM done WHERE id < $1", 0); err != nil {
 						return
 					}
 					time.Sleep(20 * time.Millisecond)
