@@ -12,14 +12,8 @@
 // time as a process that it can crash, and Check shows its verdict.
 //
 // Run by the judge, as a process under test, Check calls the answer: it connects
-<<<<<<< HEAD
 // to the addresses in DATABASE_URL, AMQP_URL and those of services, waits for calls
-// on its control channel, and reports what the answer returned. Such a report earns nothing.
-// The judge looks at the tables and the queues.
-=======
-// to the addresses in DATABASE_URL and AMQP_URL, waits for calls on its control
-// channel, and reports what the answer returned. One that is a server listens at
-// [Process.Addr]. A report earns nothing. The judge looks at the tables and the
-// queues, and at what a server's clients and services saw.
->>>>>>> 90bee7e (exercise: say where an answer that is a server listens)
+// on its control channel, and reports what the answer returned. One that is a
+// server listens at [Process.Addr]. A report earns nothing. The judge looks at the
+// tables and the queues, and at what services and a server's clients saw.
 package exercise

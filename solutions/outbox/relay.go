@@ -16,7 +16,6 @@ import (
 
 	"crashcourse/pkg/crash"
 	"crashcourse/pkg/crash/stage"
-	"crashcourse/pkg/wire"
 )
 
 // The variants: starting states that are themselves the fault.
@@ -379,7 +378,7 @@ func (s *relaying) Done(ctx context.Context) (bool, error) {
 			if time.Since(s.started) < quietFor {
 				return false, nil
 			}
-			leader := s.lastPublisher()
+			leader := stage.LastPublisher(s.arena.Since)
 			if err := s.askToStop(func(p *crash.Process) bool { return p.N == leader }); err != nil {
 				return false, err
 			}
@@ -415,16 +414,6 @@ func (s *relaying) route(settled int) error {
 	}
 	s.bound = true
 	return s.listener.Bind("#")
-}
-
-// lastPublisher is the number of the process that sent the last message.
-func (s *relaying) lastPublisher() (n int) {
-	for _, m := range s.arena.Since(0) {
-		if m.Effect == wire.Publish {
-			n = m.Process
-		}
-	}
-	return n
 }
 
 // askToStop ends the context of some processes.

@@ -99,3 +99,17 @@ func TestHandsFree(t *testing.T) {
 	w.settle(1, "basic.reject", 2, func(m *wire.Message) { m.Detail = "discarded" })
 	free("both are", true)
 }
+
+func TestLastPublisher(t *testing.T) {
+	var w wires
+	if n := stage.LastPublisher(w.since); n != 0 {
+		t.Errorf("process %d, and nobody has published", n)
+	}
+	for _, process := range []int{1, 3, 2} {
+		w.pass(process, "basic.publish", func(m *wire.Message) { m.Effect = wire.Publish })
+	}
+	w.deliver(1, 1, "a")
+	if n := stage.LastPublisher(w.since); n != 2 {
+		t.Errorf("process %d, want 2", n)
+	}
+}
