@@ -32,8 +32,8 @@ type Payment struct {
 // sent it may have sent it twice, with the same MessageID. Two processes call
 // Handle, each for up to four messages at a time, so it may be called for the same
 // message twice at the same moment, or once more a year later. Two payments that
-// differ by their MessageID only are two payments; it is any text, of which case
-// counts.
+// differ by their MessageID only are two payments; it is any text, and "a" and "A"
+// differ. Every payment has a MessageID and an account that exists.
 //
 // When Handle returns nil, the message is acknowledged and never comes back. When
 // it returns an error, the message is delivered again a little later. After a crash
