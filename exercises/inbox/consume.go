@@ -19,7 +19,8 @@ import (
 //
 //   - A message has a message ID, and a body such as {"account":"a1","cents":1200}.
 //     To book it is to raise the account's balance_cents by its cents and to add
-//     one row to ledger (account_id and cents).
+//     one row to ledger (account_id and cents), both in one transaction: balance
+//     and ledger agree at any time.
 //   - A message may be delivered again, and may have been sent twice with the same
 //     message ID and body, even at the same moment to both processes, or a year
 //     later. It is booked once all the same. Two payments that differ by their

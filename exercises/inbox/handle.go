@@ -26,7 +26,8 @@ type Payment struct {
 //
 // Handle books the payment, once, however often its message is delivered: it
 // raises the account's balance_cents by its cents and adds one row to ledger
-// (account_id and cents).
+// (account_id and cents), both in one transaction: balance and ledger agree at any
+// time.
 //
 // A message may be delivered again after a crash or a lost connection. Whoever
 // sent it may have sent it twice, with the same MessageID. Two processes call

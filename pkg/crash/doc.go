@@ -82,7 +82,8 @@
 //
 // What outlives a killed process depends only on the acts that had passed to the
 // servers before: commits, publishes, acknowledgements, calls. So [Quick] kills once
-// between each two acts. [Full] tries every step that acts or answers, and kills
+// between each two acts; where several processes do the same work, at four acts of
+// each kind. [Full] tries every step that acts or answers, and kills
 // a second time during each recovery. A crash whose outcome (rows, queues) was
 // recovered from before is not recovered from again. [Unpruned] takes none of
 // these shortcuts, and has to come to the same verdict.

@@ -14,12 +14,12 @@ type Fault string
 const (
 	Kill          Fault = "kill"      // SIGKILL to the process and all it started
 	Cut           Fault = "cut"       // the connection breaks; the process lives
-	Blackhole     Fault = "blackhole" // this stream swallows everything from here on; when the process has come to rest it is asked to stop, and killed
+	Blackhole     Fault = "blackhole" // this stream swallows everything from here on; when the process has come to rest, or after three seconds, it is asked to stop, and killed
 	Nack          Fault = "nack"      // the broker refuses the publish
 	Reject        Fault = "reject"    // the broker refuses the publish at once, ahead of the confirms of earlier ones, as a full queue does
 	FailStatement Fault = "fail"      // the statement fails with SQLSTATE 40001; a request is answered with 503 and never reaches its service; a response becomes a 502
 	Delay         Fault = "delay"     // the message is held back until the other processes have come to rest: what a long pause does
-	Expire        Fault = "expire"    // as Delay, and the process's idle PostgreSQL sessions end meanwhile, with the locks that they hold
+	Expire        Fault = "expire"    // the message is held back for longer than any lease should last, and the process's idle PostgreSQL sessions end meanwhile, with the locks that they hold
 	Shutdown      Fault = "shutdown"  // the server says that it goes away, and cuts the connection; HTTP services do not say so
 )
 

@@ -14,7 +14,7 @@ type Mode string
 
 // The modes.
 const (
-	Quick    Mode = "quick"    // one point for each state a crash can leave behind, and the first and last of each kind of step
+	Quick    Mode = "quick"    // one point for each state a crash of a single process can leave behind, and a few of each kind of step
 	Full     Mode = "full"     // every step that acts or answers, and a second crash during each recovery
 	Unpruned Mode = "unpruned" // every step with every fault, nothing inferred
 )

@@ -105,9 +105,11 @@ func (c *charging) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *charging) State(ctx context.Context) (string, error) {
+	var left string // as it is now, not when Done last looked
+	err := c.arena.DB.QueryRow(ctx, "SELECT coalesce(string_agg((id - $1)::text, ' ' ORDER BY id), '') FROM public.todo", c.first).Scan(&left)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return fmt.Sprint(c.todo, c.charges), nil
+	return fmt.Sprint(left, c.charges), err
 }
 
 func (c *charging) Check(context.Context, int) ([]crash.Violation, error) {

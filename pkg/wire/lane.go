@@ -116,7 +116,7 @@ func (l *Lane) Unanswered() (n int) {
 	l.proxy.mu.Lock()
 	defer l.proxy.mu.Unlock()
 	for c := range l.conns {
-		if c.session != nil {
+		if c.session != nil && !c.over {
 			n += c.session.unanswered()
 		}
 	}

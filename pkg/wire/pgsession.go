@@ -162,7 +162,7 @@ func (s *pgSession) ready(status byte) {
 // idle tells whether the session is outside of a transaction, with nothing asked
 // of it.
 func (s *pgSession) idle() bool {
-	return s.started && !s.replication && !s.inBlock && !s.failed && len(s.queue) == 0
+	return s.started && !s.replication && !s.inBlock && !s.failed && !s.skipping && s.wrote == 0 && len(s.queue) == 0
 }
 
 func (s *pgSession) shutdown() ([]byte, bool) {

@@ -356,7 +356,8 @@ func (s *relaying) Done(ctx context.Context) (bool, error) {
 	}
 	if settled < len(s.expected()) {
 		s.completed = time.Time{}
-		s.leaderless = s.variant == veteran && s.second && time.Since(s.waveAt) > deafAfter
+		taken := slices.ContainsFunc(s.events, func(e *event) bool { return (e.second || e.late) && s.settled[e.id.String()] })
+		s.leaderless = s.variant == veteran && s.second && !taken && time.Since(s.waveAt) > deafAfter
 		return s.leaderless, nil
 	}
 	if s.completed.IsZero() {
