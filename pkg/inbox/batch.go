@@ -163,7 +163,7 @@ func (w *worker) transactOver(conn *pgx.Conn, items []*item) (at int, late bool,
 		return -1, false, ours("inbox: book %d messages: %w", len(items), err)
 	}
 	unpark, done := []string{}, map[string]bool{} // a message may be in the batch twice
-	var new []Delivery
+	var fresh []Delivery                          // what the handler is to see
 	var places []int
 	for i, it := range items {
 		wasParked, isFirst := first[it.ID]
@@ -174,9 +174,9 @@ func (w *worker) transactOver(conn *pgx.Conn, items []*item) (at int, late bool,
 		if wasParked {
 			unpark = append(unpark, it.ID)
 		}
-		new, places = append(new, it.Delivery), append(places, i)
+		fresh, places = append(fresh, it.Delivery), append(places, i)
 	}
-	if at, late, err := w.handleAll(conn, tx, new); err != nil {
+	if at, late, err := w.handleAll(conn, tx, fresh); err != nil {
 		if at >= 0 {
 			at = places[at]
 		}
@@ -223,15 +223,15 @@ func (w *worker) first(op context.Context, tx pgx.Tx, items []*item) (map[string
 
 // handleAll calls the handler for messages that are new. When it fails, at is the
 // one that failed, or -1 if that is not known.
-func (w *worker) handleAll(conn *pgx.Conn, tx pgx.Tx, new []Delivery) (at int, late bool, err error) {
+func (w *worker) handleAll(conn *pgx.Conn, tx pgx.Tx, fresh []Delivery) (at int, late bool, err error) {
 	if w.c.o.HandleBatch != nil {
-		if len(new) == 0 {
+		if len(fresh) == 0 {
 			return -1, false, nil
 		}
-		late, err = w.handle(conn, func(ctx context.Context) error { return w.c.o.HandleBatch(ctx, handlerTx{tx}, new) })
+		late, err = w.handle(conn, func(ctx context.Context) error { return w.c.o.HandleBatch(ctx, handlerTx{tx}, fresh) })
 		return -1, late, err
 	}
-	for i, d := range new {
+	for i, d := range fresh {
 		late, err = w.handle(conn, func(ctx context.Context) error { return w.c.o.Handle(ctx, handlerTx{tx}, d) })
 		if err != nil {
 			return i, late, err

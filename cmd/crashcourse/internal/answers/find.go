@@ -146,7 +146,7 @@ func Find(pattern string) ([]Answer, error) {
 				rel, _ := filepath.Rel(root, f)
 				a := Answer{Exercise: id, Kind: k.kind, Name: filepath.Base(filepath.Dir(f)), File: filepath.ToSlash(rel), source: src}
 				if k.kind == Mutant {
-					if a.Breaks, a.ShownBy, a.Slow, err = label(src); err != nil {
+					if err := a.label(); err != nil {
 						return nil, fmt.Errorf("answers: %s: %w", a.File, err)
 					}
 				}
@@ -158,21 +158,21 @@ func Find(pattern string) ([]Answer, error) {
 }
 
 // label reads what a mutant says of itself.
-func label(src []byte) (breaks, shownBy string, slow bool, err error) {
-	lines := bufio.NewScanner(bytes.NewReader(src))
+func (a *Answer) label() error {
+	lines := bufio.NewScanner(bytes.NewReader(a.source))
 	for lines.Scan() {
 		if v, ok := strings.CutPrefix(lines.Text(), "// Breaks: "); ok {
-			breaks = strings.TrimSpace(v)
+			a.Breaks = strings.TrimSpace(v)
 		}
 		if v, ok := strings.CutPrefix(lines.Text(), "// Shown by: "); ok {
-			shownBy = strings.TrimSpace(v)
+			a.ShownBy = strings.TrimSpace(v)
 		}
-		slow = slow || lines.Text() == "// Mode: full"
+		a.Slow = a.Slow || lines.Text() == "// Mode: full"
 	}
-	if breaks == "" {
-		return "", "", false, fmt.Errorf("a mutant must say `// Breaks: <invariant>`")
+	if a.Breaks == "" {
+		return fmt.Errorf("a mutant must say `// Breaks: <invariant>`")
 	}
-	return breaks, shownBy, slow, nil
+	return nil
 }
 
 // hasInit finds answers that act before they are called.
